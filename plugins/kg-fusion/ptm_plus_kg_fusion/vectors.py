@@ -1,0 +1,252 @@
+"""Training entity vectors with PyKEEN, in the graph's own order of entities."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptm_plus.errors import DataError, SettingsError, nearest
+from ptm_plus.knowledge.graph import Graph
+from ptm_plus_kg_fusion.pykeen_session import pykeen_session
+
+if TYPE_CHECKING:
+    from pykeen.triples import CoreTriplesFactory
+    from torch import Tensor
+
+Progress = Callable[[int, int, float], None]
+"""Called after each epoch with (epochs done, epochs in all, mean loss)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSettings:
+    """How vectors are trained.
+
+    Attributes:
+        model: any PyKEEN model by name, upper and lower case alike.
+        dimension: PyKEEN's ``embedding_dim``.
+        epochs: passes over the triples; ``None`` for 2,000,000 / triples, within 20 … 100.
+        batch_size: triples per optimizer step; ``None`` for triples / 8, within 64 … 4096.
+        learning_rate: of Adam.
+        negatives: corrupted triples per true one.
+        seed: of initial vectors, order and corruption.
+        device: torch device.
+    """
+
+    model: str = "TransE"
+    dimension: int = 100
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 0.01
+    negatives: int = 16
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "epochs", "batch_size", "learning_rate", "negatives"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise SettingsError(f"{name} = {value}: it must be above zero")
+
+    def epochs_for(self, triples: int) -> int:
+        """Return the number of epochs on a graph of that many triples."""
+        return self.epochs or min(100, max(20, 2_000_000 // triples))
+
+    def batch_size_for(self, triples: int) -> int:
+        """Return the number of triples per step on a graph of that many."""
+        return min(self.batch_size or min(4096, max(64, triples // 8)), triples)
+
+
+class VectorOptions(TypedDict, total=False):
+    """The fields of ``VectorSettings`` as keyword arguments."""
+
+    model: str
+    dimension: int
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float
+    negatives: int
+    seed: int
+    device: str
+
+
+def train_vectors(
+    graph: Graph, *, progress: Progress | None = None, **options: Unpack[VectorOptions]
+) -> NDArray[np.float32]:
+    """Train a knowledge graph embedding on all triples.
+
+    The same graph, settings and machine give the same vectors; the caller's random state is left
+    as it was, and no file is written.
+
+    Args:
+        graph: the facts.
+        progress: called after each epoch.
+        options: fields of ``VectorSettings``.
+
+    Returns:
+        float32 [entities, d], row i for ``graph.entities[i]``. d is ``dimension`` for models with
+        one real vector per entity. A complex number counts as two, real part first; several
+        representations of an entity (TransD's two) are joined in PyKEEN's order.
+
+    Raises:
+        SettingsError: an unknown model, one that needs more than triples, or a value out of range.
+        DataError: training diverged.
+        EnvironmentProblem: PyKEEN is not installed.
+    """
+    settings = VectorSettings(**options)
+    with pykeen_session() as pykeen:
+        model = _fit(pykeen, _factory(graph), settings, progress)
+        vectors = _entity_vectors(model)
+    if not np.isfinite(vectors).all():
+        raise DataError(
+            f"training {settings.model} diverged: vectors are not finite",
+            f"lower the learning rate (it was {settings.learning_rate})",
+        )
+    return vectors
+
+
+def evaluate_vectors(
+    graph: Graph,
+    *,
+    held_out: float = 0.05,
+    progress: Progress | None = None,
+    **options: Unpack[VectorOptions],
+) -> dict[str, float]:
+    """Train on a part of the triples and rank the rest, known true triples left out of the ranks.
+
+    Args:
+        graph: the facts.
+        held_out: share of triples to predict; every entity and relation keeps one in training.
+        progress: called after each epoch.
+        options: fields of ``VectorSettings``.
+
+    Returns:
+        ``mrr``, ``hits_at_1``, ``hits_at_10`` over heads and tails, and ``held_out``, the number
+        of triples ranked. Ties count as the mean of their best and worst rank.
+
+    Raises:
+        SettingsError: as ``train_vectors``, or ``held_out`` not between 0 and 1.
+        EnvironmentProblem: PyKEEN is not installed.
+    """
+    if not 0.0 < held_out < 1.0:
+        raise SettingsError(f"held_out = {held_out}: it must lie between 0 and 1")
+    settings = VectorSettings(**options)
+    with pykeen_session() as pykeen:
+        whole = _factory(graph)
+        known, asked = whole.split([1.0 - held_out, held_out], random_state=settings.seed)
+        model = _fit(pykeen, known, settings, progress)
+        results = pykeen.evaluation.RankBasedEvaluator(filtered=True).evaluate(
+            model=model,
+            mapped_triples=asked.mapped_triples,
+            additional_filter_triples=[known.mapped_triples],
+            batch_size=256,
+            use_tqdm=False,
+        )
+    names = {"mrr": "inverse_harmonic_mean_rank", "hits_at_1": "hits@1", "hits_at_10": "hits@10"}
+    figures = {ours: float(results.get_metric(theirs)) for ours, theirs in names.items()}
+    return {**figures, "held_out": float(asked.num_triples)}
+
+
+def _fit(
+    pykeen: ModuleType,
+    factory: CoreTriplesFactory,
+    settings: VectorSettings,
+    progress: Progress | None,
+) -> Any:
+    """Train one model by sampled negatives under the local closed world assumption (sLCWA)."""
+    import torch
+
+    epochs = settings.epochs_for(factory.num_triples)
+    model = _make_model(pykeen, factory, settings).to(torch.device(settings.device))
+    loop = pykeen.training.SLCWATrainingLoop(
+        model=model,
+        triples_factory=factory,
+        optimizer=torch.optim.Adam(model.get_grad_params(), lr=settings.learning_rate),
+        automatic_memory_optimization=False,
+        negative_sampler_kwargs={"num_negs_per_pos": settings.negatives},
+    )
+    with tempfile.TemporaryDirectory() as scratch:  # PyKEEN makes its checkpoint folder always
+        loop.train(
+            triples_factory=factory,
+            num_epochs=epochs,
+            batch_size=settings.batch_size_for(factory.num_triples),
+            use_tqdm=False,
+            use_tqdm_batch=False,
+            num_workers=0,
+            drop_last=False,
+            pin_memory=False,
+            checkpoint_directory=scratch,
+            callbacks=_callback(pykeen, epochs, progress),
+        )
+    return model
+
+
+def _make_model(pykeen: ModuleType, factory: CoreTriplesFactory, settings: VectorSettings) -> Any:
+    """Build a PyKEEN model by name, with the loss that suits sampled negatives."""
+    resolver = pykeen.models.model_resolver
+    if resolver.normalize(settings.model) not in resolver.lookup_dict:
+        names = sorted(kind.__name__ for kind in resolver.lookup_dict.values())
+        raise SettingsError(
+            f"unknown PyKEEN model {settings.model!r}{nearest(settings.model, names)}",
+            f"models: {', '.join(names)}",
+        )
+    try:
+        return resolver.make(
+            settings.model,
+            triples_factory=factory,
+            embedding_dim=settings.dimension,
+            loss="nssa",
+            loss_kwargs={"margin": 9.0, "adversarial_temperature": 1.0},
+            random_seed=settings.seed,
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(
+            f"PyKEEN model {settings.model!r} cannot be made from triples and a dimension: {error}",
+            "take one that can: TransE, RotatE, DistMult, ComplEx, MuRE, …",
+        ) from error
+
+
+def _factory(graph: Graph) -> CoreTriplesFactory:
+    """Hand PyKEEN the triples under our own numbers, so that row i stays entity i."""
+    import torch
+    from pykeen.triples import TriplesFactory
+
+    return TriplesFactory(
+        mapped_triples=torch.from_numpy(graph.triples.copy()),
+        entity_to_id=dict(graph.index),
+        relation_to_id={label: at for at, label in enumerate(graph.relations)},
+    )
+
+
+def _entity_vectors(model: Any) -> NDArray[np.float32]:
+    import torch
+
+    with torch.no_grad():
+        parts = [_real(representation(None)) for representation in model.entity_representations]
+        joined: NDArray[np.float32] = torch.cat(parts, dim=1).float().cpu().numpy()
+    return joined
+
+
+def _real(values: Tensor) -> Tensor:
+    """Flatten [entities, …], real or complex, to real [entities, d]."""
+    import torch
+
+    rows = values.reshape(len(values), -1)
+    return torch.view_as_real(rows).flatten(start_dim=1) if rows.is_complex() else rows
+
+
+def _callback(pykeen: ModuleType, epochs: int, progress: Progress | None) -> Any:
+    class Reporter(pykeen.training.TrainingCallback):  # type: ignore[name-defined]
+        def post_epoch(self, epoch: int, epoch_loss: float, **_: Any) -> None:
+            if epoch == 1:  # what the first step imports comes late: see pykeen_session
+                gc.freeze()
+            if progress is not None:
+                progress(epoch, epochs, float(epoch_loss))
+
+    return Reporter()

@@ -1,0 +1,195 @@
+"""ptm-plus: pre-train encoder language models with plugins that combine.
+
+This is the public face: what plugins may import, besides ``ptm_plus.knowledge``. Every name is
+loaded on first use, so that ``from ptm_plus import hookimpl`` imports neither torch nor
+transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ptm_plus._version import __version__
+
+if TYPE_CHECKING:
+    from ptm_plus.attention import attend
+    from ptm_plus.components import (
+        Annotator,
+        Claim,
+        ControlToken,
+        EmbeddingDelta,
+        EmbeddingReplacement,
+        Event,
+        Exporter,
+        ExternalTable,
+        Feature,
+        FeatureInput,
+        Layout,
+        MaskPlan,
+        Objective,
+        Outcome,
+        ParameterRule,
+        Part,
+        PluginInfo,
+        Probe,
+        Refused,
+        Rewriter,
+        Schedule,
+        Stream,
+        Tap,
+        Treatment,
+        UnitKind,
+        Units,
+        Visibility,
+    )
+    from ptm_plus.context import ContextView
+    from ptm_plus.encoder import Encode, PassContext, States
+    from ptm_plus.errors import (
+        DataError,
+        EnvironmentProblem,
+        GuardStop,
+        PluginError,
+        PtmPlusError,
+        SettingsError,
+        StopRequested,
+    )
+    from ptm_plus.examples import Example, Span
+    from ptm_plus.hookspecs import CONTRACT, hookimpl
+    from ptm_plus.inputs import cache_folder, pairs_stream
+    from ptm_plus.keyed import Draws
+    from ptm_plus.layouts import (
+        LaidOut,
+        LayoutInput,
+        Piece,
+        Segment,
+        Template,
+        field_segment,
+        special_segment,
+    )
+    from ptm_plus.masking import span_units
+    from ptm_plus.microbatch import MicroBatch
+    from ptm_plus.mixture import StepPlan
+    from ptm_plus.objectives import loss_sum, masked_lm
+    from ptm_plus.probes import ProbeContext, paired, predicted_sequences
+    from ptm_plus.settings import RunSettings, Section
+    from ptm_plus.views import SpanTable, View
+
+__all__ = [
+    "CONTRACT",
+    "Annotator",
+    "Claim",
+    "ContextView",
+    "ControlToken",
+    "DataError",
+    "Draws",
+    "EmbeddingDelta",
+    "EmbeddingReplacement",
+    "Encode",
+    "EnvironmentProblem",
+    "Event",
+    "Example",
+    "Exporter",
+    "ExternalTable",
+    "Feature",
+    "FeatureInput",
+    "GuardStop",
+    "LaidOut",
+    "Layout",
+    "LayoutInput",
+    "MaskPlan",
+    "MicroBatch",
+    "Objective",
+    "Outcome",
+    "ParameterRule",
+    "Part",
+    "PassContext",
+    "Piece",
+    "PluginError",
+    "PluginInfo",
+    "Probe",
+    "ProbeContext",
+    "PtmPlusError",
+    "Refused",
+    "Rewriter",
+    "RunSettings",
+    "Schedule",
+    "Section",
+    "Segment",
+    "SettingsError",
+    "Span",
+    "SpanTable",
+    "States",
+    "StepPlan",
+    "StopRequested",
+    "Stream",
+    "Tap",
+    "Template",
+    "Treatment",
+    "UnitKind",
+    "Units",
+    "View",
+    "Visibility",
+    "__version__",
+    "attend",
+    "cache_folder",
+    "field_segment",
+    "hookimpl",
+    "loss_sum",
+    "masked_lm",
+    "paired",
+    "pairs_stream",
+    "predicted_sequences",
+    "span_units",
+    "special_segment",
+]
+
+_HOMES = {
+    "attention": ("attend",),
+    "context": ("ContextView",),
+    "encoder": ("Encode", "PassContext", "States"),
+    "errors": (
+        "DataError",
+        "EnvironmentProblem",
+        "GuardStop",
+        "PluginError",
+        "PtmPlusError",
+        "SettingsError",
+        "StopRequested",
+    ),
+    "examples": ("Example", "Span"),
+    "hookspecs": ("CONTRACT", "hookimpl"),
+    "keyed": ("Draws",),
+    "layouts": (
+        "LaidOut",
+        "LayoutInput",
+        "Piece",
+        "Segment",
+        "Template",
+        "field_segment",
+        "special_segment",
+    ),
+    "microbatch": ("MicroBatch",),
+    "mixture": ("StepPlan",),
+    "inputs": ("cache_folder", "pairs_stream"),
+    "masking": ("span_units",),
+    "objectives": ("loss_sum", "masked_lm"),
+    "probes": ("ProbeContext", "paired", "predicted_sequences"),
+    "settings": ("RunSettings", "Section"),
+    "views": ("SpanTable", "View"),
+}
+_ELSEWHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ptm_plus' has no attribute {name!r}")
+    # What hooks return lives in one module; the other homes are listed above.
+    home = importlib.import_module(f"ptm_plus.{_ELSEWHERE.get(name, 'components')}")
+    value = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

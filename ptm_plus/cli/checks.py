@@ -1,0 +1,38 @@
+"""``doctor``."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from ptm_plus.cli.flags import OutputFlags, spread
+from ptm_plus.cli.outlet import open_outlet
+from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.rendering import columns
+
+_STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+
+
+@spread
+def doctor(context: typer.Context, output: OutputFlags) -> None:
+    """Check this machine: versions, devices, memory, disk, plugins, a small computation."""
+    outlet = open_outlet(context, output)
+    from ptm_plus.doctor import examine
+    from ptm_plus.inputs import cache_folder
+    from ptm_plus.settings import RunSettings
+
+    document = examine(cache_folder(RunSettings()))
+    outlet.show(document, lambda: _table(document["checks"]))
+    wrong = [check["name"] for check in document["checks"] if check["state"] == "wrong"]
+    if wrong:
+        raise EnvironmentProblem(f"not able to run: {', '.join(wrong)}", "see the lines above")
+
+
+def _table(checks: list[dict[str, str]]) -> Group:
+    rows = [
+        (Text(check["state"], style=_STYLES[check["state"]]), check["name"], check["found"])
+        for check in checks
+    ]
+    mends = [Text(f"{check['name']}: {check['mend']}") for check in checks if check["mend"]]
+    return Group(columns(("", "what", "found"), rows), *mends)

@@ -1,0 +1,306 @@
+"""Passes of the encoder: taps, inputs, and the states that objectives read.
+
+The backbone stays a plain transformers model. Taps are forward hooks that act only while one of
+our passes runs and that get that pass's own context: during the forward from a cell, during a
+checkpoint's recomputation from the context that the checkpoint captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ptm_plus.attention import Packing, Rule
+from ptm_plus.components import (
+    EmbeddingDelta,
+    EmbeddingReplacement,
+    Tap,
+    Visibility,
+)
+from ptm_plus.compose import Contribution
+from ptm_plus.errors import GuardStop, SettingsError
+from ptm_plus.families import FamilyCard
+from ptm_plus.microbatch import MicroBatch
+
+Inputs = EmbeddingDelta | EmbeddingReplacement | Visibility
+
+
+@dataclass
+class PassContext:
+    """One pass of the encoder: what a tap may read and write.
+
+    Attributes:
+        batch: the micro-batch of the pass.
+        parts: parts of the tap's own plugin, by name.
+        states: tensors that a part carries from block to block, keyed by (name, block): write
+            block i, read block i - 1, never one mutable "current" state.
+        kept: block outputs that were asked for, by block index.
+    """
+
+    batch: MicroBatch
+    parts: Mapping[str, nn.Module]
+    states: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+    keep: frozenset[int] = frozenset()
+    use_taps: bool = True
+
+
+@dataclass(frozen=True)
+class States:
+    """What a pass computed.
+
+    Attributes:
+        top: ``[T, d]`` last states.
+        blocks: ``[T, d]`` outputs of the blocks that were asked for (negative indexes resolved).
+        context: the pass, for states that taps left behind.
+        logits: the family's masked-LM head: states ``[K, d]`` to logits ``[K, V]``.
+    """
+
+    top: Tensor
+    blocks: Mapping[int, Tensor]
+    context: PassContext
+    logits: Callable[[Tensor], Tensor]
+
+
+class Encode(Protocol):
+    """The ``encode`` that objectives receive."""
+
+    def __call__(
+        self,
+        batch: MicroBatch,
+        *,
+        taps: bool = True,
+        keep: Sequence[int] = (),
+        rules: Sequence[Rule] = (),
+    ) -> States:
+        """Run a pass, or return the one that already ran with the same arguments."""
+        ...
+
+
+class Encoder(nn.Module):
+    """Backbone, parts and the hooks between them.
+
+    Args:
+        backbone: masked-LM model of transformers.
+        card: its family card.
+        parts: modules by instance and name.
+        taps: taps by instance, in chain order.
+        inputs: input components with their owners.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        card: FamilyCard,
+        parts: Mapping[str, Mapping[str, nn.Module]] | None = None,
+        taps: Sequence[Contribution[Tap]] = (),
+        inputs: Sequence[Contribution[Inputs]] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.card = card
+        self.parts = nn.ModuleDict(
+            {
+                part_key(instance, name): module
+                for instance, modules in sorted((parts or {}).items())
+                for name, module in sorted(modules.items())
+            }
+        )
+        self._by_instance = {name: dict(modules) for name, modules in (parts or {}).items()}
+        self._inputs = list(inputs)
+        self._offset = card.position_offset(backbone.config)
+        self._types = card.types(backbone.config)
+        self._cell: list[PassContext] = []
+        self._top: list[Contribution[Tap]] = []
+        self._hook(taps)
+
+    def parts_of(self, instance: str) -> Mapping[str, nn.Module]:
+        """Return a plugin's modules by name."""
+        return self._by_instance.get(instance, {})
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.card.block_list(self.backbone))
+
+    def encode(
+        self,
+        batch: MicroBatch,
+        *,
+        taps: bool = True,
+        keep: Sequence[int] = (),
+        rules: Sequence[Rule] = (),
+    ) -> States:
+        """Run one pass.
+
+        Args:
+            batch: the micro-batch.
+            taps: whether taps run.
+            keep: blocks whose outputs are returned.
+            rules: further visibility rules.
+        """
+        resolved = {index: index % self.blocks for index in keep}
+        context = PassContext(batch, {}, keep=frozenset(resolved.values()), use_taps=taps)
+        active = [c for c in self._inputs if _applies(c.component.streams, batch.stream)]
+        visible = [c.component.rule for c in active if isinstance(c.component, Visibility)]
+        packing = Packing(batch, [*visible, *rules])
+        arguments: dict[str, Any] = {"ptm_packing": packing}
+        if self.card.takes_positions:
+            arguments["position_ids"] = (batch.positions + self._offset)[None]
+        if self._types > 1:
+            arguments["token_type_ids"] = batch.types[None]
+        embedded = self._embed(batch, active)
+        if embedded is None:
+            arguments["input_ids"] = batch.ids[None]
+        else:
+            arguments["inputs_embeds"] = embedded[None]
+        with self._running(context):
+            output = self.card.encoder(self.backbone)(**arguments)
+            top = output[0][0]
+            for owner in self._top if taps else ():
+                top = self._run_tap(owner, context, self.blocks, top)
+        kept = {index: context.kept[block] for index, block in resolved.items()}
+        return States(top, kept, context, self.logits)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the masked-LM logits ``[K, V]`` of states ``[K, d]``."""
+        return self.card.head(self.backbone, hidden)
+
+    def word_vectors(self) -> nn.Module:
+        """Return the word embedding."""
+        module = self.backbone.get_input_embeddings()  # type: ignore[operator]
+        assert isinstance(module, nn.Module)
+        return module
+
+    def _embed(self, batch: MicroBatch, active: Sequence[Contribution[Inputs]]) -> Tensor | None:
+        """Return edited word embeddings ``[T, d]``, or ``None`` when nobody edits them."""
+        edits = [c for c in active if not isinstance(c.component, Visibility)]
+        if not edits:
+            return None
+        vectors: Tensor = self.word_vectors()(batch.ids)
+        vectors = self._replaced(vectors, batch, edits)
+        for owner in edits:
+            if isinstance(owner.component, EmbeddingDelta):
+                vectors = vectors + owner.component.delta(batch, self.parts_of(owner.instance))
+        return vectors
+
+    def _replaced(
+        self, vectors: Tensor, batch: MicroBatch, edits: Sequence[Contribution[Inputs]]
+    ) -> Tensor:
+        owners = [c for c in edits if isinstance(c.component, EmbeddingReplacement)]
+        owner_of = torch.full((len(batch),), -1, device=vectors.device) if len(owners) > 1 else None
+        for number, owner in enumerate(owners):
+            assert isinstance(owner.component, EmbeddingReplacement)
+            places, rows = owner.component.replace(batch, self.parts_of(owner.instance))
+            if owner_of is not None:
+                if bool((owner_of[places] >= 0).any()):
+                    names = ", ".join(repr(c.instance) for c in owners)
+                    raise GuardStop(f"plugins {names} replace the vector of the same token")
+                owner_of[places] = number
+            vectors = vectors.index_copy(0, places, rows.to(vectors.dtype))
+        return vectors
+
+    @contextmanager
+    def _running(self, context: PassContext) -> Iterator[None]:
+        self._cell.append(context)
+        try:
+            yield
+        finally:
+            self._cell.pop()
+
+    def checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return the contexts of a checkpointed block: its recomputation sees its own pass."""
+        current = self._cell[-1] if self._cell else None
+        return _nothing(), self._running(current) if current else _nothing()
+
+    def _hook(self, taps: Sequence[Contribution[Tap]]) -> None:
+        """Register forward hooks for taps, and readers of block outputs."""
+        blocks = self.card.block_list(self.backbone)
+        for owner in taps:
+            tap = owner.component
+            if tap.site == "top":
+                self._top.append(owner)
+            elif tap.site == "embeddings":
+                module = self.card.encoder(self.backbone).get_submodule(self.card.embeddings)
+                module.register_forward_hook(self._after(owner, -1))
+            else:
+                if tap.site not in self.card.sites:
+                    raise SettingsError(
+                        f"plugin {owner.instance!r} needs site {tap.site!r}, which family "
+                        f"{self.card.name!r} does not have",
+                        f"sites of the family: {', '.join(sorted(self.card.sites))}",
+                    )
+                path, moment = self.card.sites[tap.site]
+                for index in tap.blocks:
+                    self._check_block(owner, index, len(blocks))
+                    place = index % len(blocks)
+                    module = blocks[place].get_submodule(path)
+                    if moment == "input":
+                        module.register_forward_pre_hook(self._before(owner, place))
+                    else:
+                        module.register_forward_hook(self._after(owner, place))
+        for place, block in enumerate(blocks):
+            block.register_forward_hook(self._keeper(place))
+
+    @staticmethod
+    def _check_block(owner: Contribution[Tap], index: int, blocks: int) -> None:
+        if not -blocks <= index < blocks:
+            raise SettingsError(
+                f"plugin {owner.instance!r} taps block {index}, but the model has {blocks} blocks",
+                f"choose blocks from 0 to {blocks - 1}",
+            )
+
+    def _run_tap(
+        self, owner: Contribution[Tap], context: PassContext, place: int, hidden: Tensor
+    ) -> Tensor:
+        own = PassContext(
+            context.batch, self.parts_of(owner.instance), context.states, context.kept
+        )
+        changed = owner.component.run(own, place, hidden)
+        return hidden if changed is None or not owner.component.writes else changed
+
+    def _after(self, owner: Contribution[Tap], place: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
+            if not self._cell or not self._cell[-1].use_taps:
+                return None
+            hidden = output[0] if isinstance(output, tuple) else output
+            changed = self._run_tap(owner, self._cell[-1], place, hidden[0])[None]
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return hook
+
+    def _before(self, owner: Contribution[Tap], place: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
+            if not self._cell or not self._cell[-1].use_taps:
+                return None
+            changed = self._run_tap(owner, self._cell[-1], place, arguments[0][0])[None]
+            return (changed, *arguments[1:])
+
+        return hook
+
+    def _keeper(self, place: int) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            if self._cell and place in self._cell[-1].keep:
+                hidden = output[0] if isinstance(output, tuple) else output
+                self._cell[-1].kept[place] = hidden[0]
+
+        return hook
+
+
+def part_key(instance: str, name: str) -> str:
+    """Return the key of a part in state dicts."""
+    return f"{instance}/{name}"
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _applies(streams: tuple[str, ...], stream: str) -> bool:
+    return not streams or stream in streams

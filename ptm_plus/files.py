@@ -1,0 +1,102 @@
+"""Reading input files: plain or compressed, strict UTF-8, with errors that name file and line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import zlib
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ptm_plus.errors import DataError
+
+Pathish = str | PathLike[str]
+
+COMPRESSED = (".gz", ".xz", ".bz2")
+"""Suffixes of files that are decompressed while they are read."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def open_lines(path: Pathish) -> Iterator[tuple[int, str]]:
+    r"""Yield ``(line number from 1, line without its end)`` of a UTF-8 text file.
+
+    Lines end at ``\n`` or ``\r\n`` only, so that separators inside a text (U+2028, a form feed)
+    stay in it. A byte order mark at the start is dropped. An empty file yields nothing.
+
+    Raises:
+        DataError: the file is missing, cannot be read or decompressed, or a line is not UTF-8.
+    """
+    number = 0
+    try:
+        with open_bytes(path) as stream:
+            for number, raw in enumerate(stream, start=1):
+                yield number, _decode(raw, path, number)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(
+            f"cannot be read after line {number}: {error}",
+            "the file is cut short or is not what its suffix says; copy it again",
+            path=path,
+        ) from error
+
+
+def open_bytes(path: Pathish) -> BinaryIO:
+    """Open a file for reading its bytes, decompressing by suffix (.gz, .xz, .bz2).
+
+    Raises:
+        DataError: there is no such file, or it may not be read.
+    """
+    name = os.fspath(path)
+    try:
+        if name.endswith(".gz"):
+            return cast(BinaryIO, gzip.open(name, "rb"))
+        if name.endswith(".xz"):
+            return cast(BinaryIO, lzma.open(name, "rb"))
+        if name.endswith(".bz2"):
+            return cast(BinaryIO, bz2.open(name, "rb"))
+        return open(name, "rb")
+    except FileNotFoundError as error:
+        raise DataError("no such file", "check the path", path=path) from error
+    except OSError as error:
+        raise DataError(f"cannot be opened: {error.strerror or error}", path=path) from error
+
+
+def plain_suffix(path: Pathish) -> str:
+    """Return the suffix below any compression, in lower case: ``.jsonl`` for ``a.jsonl.gz``."""
+    name = Path(path)
+    return (name.with_suffix("") if name.suffix in COMPRESSED else name).suffix.lower()
+
+
+def file_sha256(path: Pathish) -> str:
+    """Return the SHA-256 of a file's bytes as they lie on disk, in hexadecimal.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DataError("no such file", "check the path", path=path) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+
+
+def _decode(raw: bytes, path: Pathish, number: int) -> str:
+    if number == 1 and raw.startswith(_BOM):
+        raw = raw[len(_BOM) :]
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line",
+            "convert the file, for example: iconv -f latin1 -t utf-8 FILE",
+            path=path,
+            line=number,
+        ) from error

@@ -1,0 +1,162 @@
+"""The core's inputs: what was given, and the streams and annotators that it makes of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ptm_plus.components import Annotator, Refused, Stream
+from ptm_plus.examples import Example, Span
+from ptm_plus.keyed import derive_key
+from ptm_plus.knowledge.graph import Graph, read_graph
+from ptm_plus.knowledge.labels import read_labels
+from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
+from ptm_plus.settings import RunSettings
+from ptm_plus.sources import SourceSpec, parse_source, read_pairs, read_text, source_fingerprint
+
+Read = Callable[[SourceSpec], Iterator[Example | Refused]]
+
+
+def given_inputs(settings: RunSettings) -> frozenset[str]:
+    """Return the names of the inputs that were given."""
+    data = settings.data
+    given = {
+        "text": data.text,
+        "pairs": data.pairs,
+        "graph": data.kg,
+        "labels": data.labels,
+        "vectors": data.vectors,
+    }
+    return frozenset(name for name, value in given.items() if value)
+
+
+def cache_folder(settings: RunSettings) -> Path:
+    """Return the folder for prepared data and vectors."""
+    import os
+
+    if settings.prepare.cache:
+        return Path(settings.prepare.cache)
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "ptm-plus"
+
+
+def text_stream(settings: RunSettings) -> Stream:
+    """Return the core's stream of running text."""
+    return file_stream("text", settings.data.text, read_text, settings)
+
+
+def halves_stream(settings: RunSettings) -> Stream:
+    """Return parallel files as single sentences: what a run without a pairs plugin makes of them."""
+    return file_stream("halves", settings.data.pairs, read_pairs, settings)
+
+
+def pairs_stream(
+    settings: RunSettings, *, name: str, layout: str, objectives: tuple[str, ...], weight: float = 1.0
+) -> Stream:
+    """Return parallel files as pairs, for plugins.
+
+    Args:
+        settings: the run's settings.
+        name: stream name.
+        layout: layout that turns a pair into a sequence.
+        objectives: objectives that the stream serves.
+        weight: share of the step's rows.
+    """
+    stream = file_stream(name, settings.data.pairs, read_pairs, settings)
+    return Stream(
+        name=name,
+        examples=stream.examples,
+        fingerprint=stream.fingerprint,
+        layout=layout,
+        objectives=objectives,
+        weight=weight,
+    )
+
+
+def file_stream(name: str, arguments: Sequence[str], read: Read, settings: RunSettings) -> Stream:
+    """Return a stream over files.
+
+    Args:
+        name: stream name.
+        arguments: what the flags named.
+        read: reader of one source.
+        settings: gives the cache folder and the limit on examples.
+    """
+    specs = [parse_source(argument) for argument in arguments]
+    prints = [source_fingerprint(spec, cache_folder(settings)) for spec in specs]
+    return Stream(
+        name=name,
+        examples=partial(_examples, specs, read, settings.data.max_examples),
+        fingerprint=f"{derive_key(*prints):016x}",
+    )
+
+
+def _examples(
+    specs: Sequence[SourceSpec], read: Read, limit: int
+) -> Iterator[Example | Refused]:
+    rows = itertools.chain.from_iterable(read(spec) for spec in specs)
+    return itertools.islice(rows, limit) if limit else rows
+
+
+def load_graph(settings: RunSettings) -> Graph | None:
+    """Return the graph of the run, or ``None`` when none was given."""
+    data = settings.data
+    return read_graph(data.kg, data.links) if data.kg else None
+
+
+class _Linking:
+    """The dictionary linker as an annotator; counts what it saw."""
+
+    def __init__(self, linker: DictionaryLinker) -> None:
+        self.linker = linker
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, examples: Sequence[Example]) -> list[list[Span]]:
+        return [self._spans(example) for example in examples]
+
+    def _spans(self, example: Example) -> list[Span]:
+        spans = []
+        for field, text in example.fields.items():
+            seen = LinkCounts()
+            links = self.linker.link(text, example.languages.get(field, "und"), seen)
+            self.counts.update(
+                mentions=seen.found, linked=seen.linked, ambiguous=seen.ambiguous
+            )
+            spans += [Span(field, link.start, link.end, "entity", link.id) for link in links]
+        return spans
+
+    def account(self) -> Mapping[str, int]:
+        """Return what was counted since the last call."""
+        counted, self.counts = dict(self.counts), Counter()
+        return counted
+
+
+def linking_annotator(settings: RunSettings, graph: Graph | None) -> Annotator:
+    """Return the dictionary linker over the given labels, restricted to the graph's entities."""
+    labels = read_labels(settings.data.labels, settings.data.links)
+    degree: dict[str, int] = {}
+    if graph is not None:
+        degree = dict(zip(graph.entities, np.asarray(graph.degree()).tolist(), strict=True))
+        labels = labels.restricted(set(graph.entities))
+    options = settings.linker
+    needs_degree = options.ambiguity == "most_connected"
+    linker = DictionaryLinker(
+        labels,
+        min_length=options.min_length,
+        ambiguity="skip" if needs_degree and graph is None else options.ambiguity,
+        lower_case=options.lower_case,
+        degree=degree,
+    )
+    linking = _Linking(linker)
+    return Annotator(
+        name="dictionary",
+        annotate=linking,
+        fingerprint=linker.fingerprint,
+        kinds=("entity",),
+        account=linking.account,
+    )

@@ -1,0 +1,127 @@
+"""How well a graph, names, vectors and linked text fit together, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ptm_plus.errors import DataError
+from ptm_plus.knowledge.graph import Graph
+from ptm_plus.knowledge.labels import EntityLabels
+from ptm_plus.knowledge.linker import LinkCounts
+from ptm_plus.knowledge.table import VectorTable
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The account of one graph; counts are of distinct ids unless they say mentions.
+
+    Attributes:
+        entities: entities in the graph.
+        relations: relations in the graph.
+        triples: triples in the graph.
+        labelled: entities of the graph that have a name, by language; ``any`` for all together.
+        mentions: mentions found, linked and ambiguous.
+        mentions_in_graph: linked mentions whose entity is in the graph.
+        ids_linked: entities linked in the text.
+        ids_in_graph: of those, in the graph.
+        ids_without_vector: of those linked, without a vector; ``None`` without a table.
+        vectors: rows of the table; ``None`` without one.
+        vectors_without_label: rows that no language names; ``None`` without table or labels.
+        frequency: entities of the graph by how often they are linked: ``"0"`` never, ``"1"`` once,
+            ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two.
+    """
+
+    entities: int
+    relations: int
+    triples: int
+    labelled: Mapping[str, int]
+    mentions: Mapping[str, int]
+    mentions_in_graph: int
+    ids_linked: int
+    ids_in_graph: int
+    ids_without_vector: int | None
+    vectors: int | None
+    vectors_without_label: int | None
+    frequency: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ledger as plain JSON values."""
+        return asdict(self)
+
+    def require_overlap(self) -> None:
+        """Stop where linked text and graph share nothing.
+
+        Raises:
+            DataError: no linked mention is an entity of the graph.
+        """
+        if not self.ids_in_graph:
+            raise DataError(
+                f"the graph has no overlap with the text: {self.mentions['linked']} linked "
+                f"mentions of {self.ids_linked} ids, none of them among the {self.entities} "
+                "entities of the graph",
+                "text, labels and graph must name entities by the same ids (QIDs, say); "
+                "look with: ptm-plus kg check",
+            )
+
+
+def check(
+    graph: Graph,
+    labels: EntityLabels | None = None,
+    counts: LinkCounts | None = None,
+    table: VectorTable | None = None,
+) -> Ledger:
+    """Compare graph, names, linked mentions and vectors.
+
+    Args:
+        graph: the facts.
+        labels: names by language.
+        counts: what linking the text found, or counts of mentions given with the text.
+        table: entity vectors.
+    """
+    counts = counts or LinkCounts()
+    inside = {id: count for id, count in counts.by_id.items() if id in graph.index}
+    return Ledger(
+        entities=len(graph.entities),
+        relations=len(graph.relations),
+        triples=len(graph.triples),
+        labelled=_labelled(graph, labels),
+        mentions={
+            "found": counts.found,
+            "linked": counts.linked,
+            "ambiguous": counts.ambiguous,
+        },
+        mentions_in_graph=sum(inside.values()),
+        ids_linked=len(counts.by_id),
+        ids_in_graph=len(inside),
+        ids_without_vector=None if table is None else len(counts.by_id.keys() - set(table.labels)),
+        vectors=None if table is None else len(table.labels),
+        vectors_without_label=_unnamed(table, labels),
+        frequency=_frequency(inside, len(graph.entities)),
+    )
+
+
+def _labelled(graph: Graph, labels: EntityLabels | None) -> dict[str, int]:
+    if labels is None:
+        return {"any": 0}
+    named = {
+        language: labels.labelled[language] & graph.index.keys()
+        for language in sorted(labels.labelled)
+    }
+    everywhere = len(frozenset().union(*named.values()))
+    return {"any": everywhere, **{language: len(ids) for language, ids in named.items()}}
+
+
+def _unnamed(table: VectorTable | None, labels: EntityLabels | None) -> int | None:
+    if table is None or labels is None:
+        return None
+    return len(set(table.labels).difference(*labels.labelled.values()))
+
+
+def _frequency(counts: Mapping[str, int], entities: int) -> dict[str, int]:
+    """Count entities by the power of two below how often they occur."""
+    buckets = Counter(1 << (count.bit_length() - 1) for count in counts.values())
+    ordered = {str(bucket): buckets[bucket] for bucket in sorted(buckets)}
+    return {"0": entities - len(counts), **ordered}

@@ -1,0 +1,145 @@
+"""The backbone: loaded from a checkpoint or built from a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerBase
+
+from ptm_plus import attention
+from ptm_plus.components import ControlToken
+from ptm_plus.errors import SettingsError
+from ptm_plus.families import FamilyCard, card_of
+from ptm_plus.settings import ModelSettings
+
+_SMALL: dict[str, Any] = {
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+}
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+
+def build_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, longest: int) -> Any:
+    """Return the backbone's configuration, loaded or made for the tokenizer.
+
+    Args:
+        settings: the model section.
+        tokenizer: gives the vocabulary's size and special ids for a new model.
+        longest: longest sequence that a new model's position table must serve.
+
+    Raises:
+        SettingsError: the checkpoint cannot be read, the family is unknown, or a key is wrong.
+    """
+    if settings.path:
+        config = _load(AutoConfig, settings)
+    else:
+        config = _new_config(settings, tokenizer, longest)
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, settings.dropout)
+    card_of(config.model_type)
+    return config
+
+
+def build_backbone(
+    settings: ModelSettings, config: Any, tokens: list[ControlToken], tokenizer: Any, precision: str
+) -> nn.Module:
+    """Return the masked-LM model, ready for packed attention.
+
+    New rows of the vocabulary start as their control token says; embeddings never shrink.
+
+    Args:
+        settings: the model section.
+        config: from :func:`build_config`.
+        tokens: control tokens, already in the tokenizer.
+        tokenizer: the run's tokenizer.
+        precision: ``fp64`` for tests; otherwise the weights are fp32.
+    """
+    if settings.path:
+        model = _load(AutoModelForMaskedLM, settings, config=config)
+    else:
+        model = AutoModelForMaskedLM.from_config(config)
+    model = model.to(torch.float64 if precision == "fp64" else torch.float32)
+    _extend_vocabulary(model, tokenizer, tokens)
+    attention.register()
+    model.set_attn_implementation(attention.NAME)
+    backbone: nn.Module = model
+    return backbone
+
+
+def _load(loader: Any, settings: ModelSettings, **arguments: Any) -> Any:
+    try:
+        return loader.from_pretrained(
+            settings.path, trust_remote_code=settings.trust_remote_code, **arguments
+        )
+    except (OSError, ValueError) as error:
+        kind = "folder" if Path(settings.path).exists() else "folder or hub name"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SettingsError(
+            f"model.path: cannot load {settings.path!r}: {reason}",
+            f"give a {kind} that transformers' AutoModelForMaskedLM can load",
+        ) from error
+
+
+def _new_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, longest: int) -> Any:
+    card = card_of(settings.family)
+    ids = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+        if getattr(tokenizer, name, None) is not None
+    }
+    values = {**_SMALL, "vocab_size": len(tokenizer), **ids, **settings.config}
+    try:
+        config = AutoConfig.for_model(settings.family, **values)
+        if "max_position_embeddings" not in settings.config:
+            config.max_position_embeddings = longest + card.position_offset(config)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"model.config: {error}", "see the family's configuration") from error
+    return config
+
+
+def _extend_vocabulary(model: Any, tokenizer: Any, tokens: list[ControlToken]) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for token in tokens:
+            row = tokenizer.convert_tokens_to_ids(token.text)
+            if row >= rows:  # a marker that the checkpoint already has is never restarted
+                weight[row] = _start(weight[:rows], tokenizer, token, row)
+
+
+def _start(weight: torch.Tensor, tokenizer: Any, token: ControlToken, row: int) -> torch.Tensor:
+    mean, spread = weight.mean(0), weight.std(0)
+    if token.start == "mean":
+        return mean
+    if token.start == "random":
+        generator = torch.Generator().manual_seed(row)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + noise * spread
+    return weight[tokenizer.convert_tokens_to_ids(token.start)].clone()
+
+
+def check_length(card: FamilyCard, config: Any, longest: int) -> None:
+    """Check that the position table serves the longest sequence.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if card.takes_positions and longest > card.longest(config):
+        raise SettingsError(
+            f"prepare.max_length is {longest}, but the model serves {card.longest(config)} positions",
+            f"set prepare.max_length to at most {card.longest(config)}",
+        )

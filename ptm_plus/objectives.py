@@ -1,0 +1,47 @@
+"""Masked language modelling at predicted positions only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ptm_plus.components import Objective, Outcome
+from ptm_plus.microbatch import MicroBatch
+
+if TYPE_CHECKING:
+    from ptm_plus.encoder import Encode
+
+
+def masked_lm(name: str = "mlm", weight: float = 1.0) -> Objective:
+    """Return a masked-LM objective (Devlin et al. 2019, section 3.1).
+
+    The vocabulary projection sees the K predicted positions only; the loss is the sum of their
+    cross-entropies, in fp32 at least.
+
+    Args:
+        name: key of the loss; ``tlm`` for translation pairs, say.
+        weight: factor on the mean.
+    """
+    return Objective(name=name, count=_count, compute=_compute, weight=weight)
+
+
+def _count(columns: Mapping[str, NDArray[Any]]) -> float:
+    return float(len(columns["predicted"]))
+
+
+def _compute(batch: MicroBatch, encode: Encode, parts: Mapping[str, nn.Module]) -> Outcome:
+    states = encode(batch)
+    logits = states.logits(states.top[batch.predicted])
+    correct = (logits.argmax(-1) == batch.labels).sum()
+    total = correct.new_tensor(len(batch.labels))
+    return Outcome(loss_sum(logits, batch.labels), {"accuracy": (correct, total)})
+
+
+def loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum of cross-entropies of ``[K, V]`` logits, computed in fp32 or better."""
+    scores = logits.float() if logits.element_size() < 4 else logits
+    return cross_entropy(scores, labels, reduction="sum")

@@ -1,0 +1,116 @@
+"""AdamW over named parameters, with rules for freezing, rates and decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+from ptm_plus.components import ParameterRule
+from ptm_plus.encoder import Encoder
+from ptm_plus.errors import PluginError, nearest
+from ptm_plus.settings import TrainSettings
+
+
+def apply_rules(encoder: Encoder, rules: Iterable[ParameterRule]) -> dict[str, ParameterRule]:
+    """Freeze what rules freeze and return each parameter's rule.
+
+    Whole module paths are matched, the longest path wins; a frozen module has no gradient and is
+    kept in evaluation mode.
+
+    Args:
+        encoder: backbone and parts; paths start with ``backbone.`` or ``parts.``.
+        rules: composed rules.
+
+    Raises:
+        PluginError: a rule's path matches no parameter.
+    """
+    ordered = sorted(rules, key=lambda rule: len(rule.path))
+    names = [name for name, _ in encoder.named_parameters()]
+    for rule in ordered:
+        if not any(_below(name, rule.path) for name in names):
+            raise PluginError(
+                f"a parameter rule names {rule.path!r}, which the model does not "
+                f"have{nearest(rule.path, names)}"
+            )
+    chosen: dict[str, ParameterRule] = {}
+    for name, parameter in encoder.named_parameters():
+        merged = ParameterRule(path=name)
+        for rule in ordered:
+            if _below(name, rule.path):
+                merged = _merge(merged, rule)
+        chosen[name] = merged
+        if merged.frozen is not None:
+            parameter.requires_grad_(not merged.frozen)
+        if merged.rows_from is not None:
+            parameter.register_hook(_later_rows(merged.rows_from))
+    return chosen
+
+
+def _below(name: str, path: str) -> bool:
+    return name == path or name.startswith(path + ".")
+
+
+def _merge(first: ParameterRule, second: ParameterRule) -> ParameterRule:
+    values = {
+        key: getattr(second, key) if getattr(second, key) is not None else getattr(first, key)
+        for key in ("frozen", "lr", "decay", "rows_from")
+    }
+    return ParameterRule(path=first.path, **values)
+
+
+def _later_rows(first: int):  # type: ignore[no-untyped-def]
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        kept = gradient.clone()
+        kept[:first] = 0
+        return kept
+
+    return hook
+
+
+def set_mode(encoder: Encoder, training: bool) -> None:
+    """Set training mode, but keep modules without any trainable parameter in evaluation mode."""
+    encoder.train(training)
+    if not training:
+        return
+    for module in encoder.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def build_optimizer(
+    encoder: Encoder, rules: Mapping[str, ParameterRule], settings: TrainSettings
+) -> AdamW:
+    """Return fused AdamW; norms and biases do not decay, frozen parameters have no slot.
+
+    Args:
+        encoder: backbone and parts.
+        rules: rule by parameter name, from :func:`apply_rules`.
+        settings: rates and decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rule = rules[name]
+        decay = settings.weight_decay * (1.0 if rule.decay is None else rule.decay)
+        factor = 1.0 if rule.lr is None else rule.lr
+        groups.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return AdamW(
+        [
+            {"params": parameters, "lr": settings.lr * factor, "factor": factor, "weight_decay": decay}
+            for (factor, decay), parameters in sorted(groups.items())
+        ],
+        betas=settings.betas,
+        eps=1e-8,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: AdamW, peak: float, factor: float) -> None:
+    """Set the learning rate of every group: peak times the plan's times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = peak * factor * group["factor"]

@@ -1,0 +1,248 @@
+"""What probes compute with, and the core's own: held-out loss, masked mentions, retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from ptm_plus.attention import Rule
+from ptm_plus.data import HELD_OUT_EPOCH, HostBatch, Row, StreamData, held_out_rows
+from ptm_plus.masking import force_spans
+from ptm_plus.microbatch import MicroBatch, to_device
+from ptm_plus.step import Tally, add_outcome
+
+if TYPE_CHECKING:
+    from ptm_plus.run import Run
+
+MENTIONS = "mentions"
+"""Evaluation set of masked mentions."""
+
+RETRIEVAL = "retrieval"
+"""Evaluation set of translations, one sequence per half."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of losses.
+
+    Attributes:
+        mean: mean over sequences of (changed minus whole).
+        error: standard error of that mean.
+        count: number of sequences.
+    """
+
+    mean: float
+    error: float
+    count: int
+
+
+@dataclass(frozen=True)
+class ProbeContext:
+    """A run in evaluation mode, with frozen masks.
+
+    Attributes:
+        run: the run.
+    """
+
+    run: Run
+
+    def held_out(self, stream: str) -> Iterator[HostBatch]:
+        """Yield micro-batches of a stream's held-out sequences, masked once and for all."""
+        settings = self.run.settings
+        data = self._data(stream)
+        size = settings.batch.row_tokens * settings.batch.micro_rows
+        for row in held_out_rows(data, size, settings.evaluate.sequences):
+            yield self.run.collator.batch([row], [row], settings.masking.rate)
+
+    def masked_spans(self, stream: str, kind: str, choose: Any) -> Iterator[HostBatch]:
+        """Yield held-out micro-batches in which chosen spans are masked, and nothing else.
+
+        Args:
+            stream: stream or evaluation set.
+            kind: span kind.
+            choose: view to ``[M]`` bool, the spans to mask.
+        """
+        settings = self.run.settings
+        data = self._data(stream)
+        size = settings.batch.row_tokens * settings.batch.micro_rows
+        limit = len(data.held_out) if stream == MENTIONS else settings.evaluate.sequences
+        for row in held_out_rows(data, size, limit):
+            view = self.run.collator.view([row])
+            plan = force_spans(view, kind, choose(view), self.run.collator.vocabulary)
+            spans = self.run.collator.step_spans(stream, [row])
+            yield self.run.collator.complete(view, plan, spans)
+
+    def on_device(self, batch: HostBatch) -> MicroBatch:
+        """Move a micro-batch to the model."""
+        return to_device(batch, self.run.device, self.run.float_dtype())
+
+    def scores(
+        self, batch: MicroBatch, *, taps: bool = True, rules: Sequence[Rule] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and the correctness ``[K]`` of every predicted token.
+
+        Args:
+            batch: the micro-batch.
+            taps: whether parts write into the encoder.
+            rules: further visibility rules.
+        """
+        states = self.run.encoder.encode(batch, taps=taps, rules=rules)
+        logits = self.run.encoder.logits(states.top[batch.predicted]).float()
+        losses = cross_entropy(logits, batch.labels, reduction="none")
+        return losses.cpu(), (logits.argmax(-1) == batch.labels).cpu()
+
+    def _data(self, stream: str) -> StreamData:
+        return {**self.run.prepared.streams, **self.run.prepared.sets}[stream]
+
+
+def predicted_sequences(batch: HostBatch) -> NDArray[np.int64]:
+    """Return ``[K]`` the sequence of every predicted token."""
+    return batch.view.sequence[np.flatnonzero(batch.plan.predicted)]
+
+
+def paired(
+    sequences: Sequence[NDArray[np.int64]], whole: Sequence[Tensor], changed: Sequence[Tensor]
+) -> Difference:
+    """Return the difference of two losses per predicted token, paired by sequence.
+
+    Args:
+        sequences: per micro-batch, the sequence of each predicted token.
+        whole: per micro-batch, the losses of the model as it is.
+        changed: the same with something taken away.
+    """
+    means = []
+    for owner, before, after in zip(sequences, whole, changed, strict=True):
+        if len(owner):
+            rows = np.unique(owner, return_inverse=True)[1]
+            total = np.bincount(rows, (after - before).double().numpy())
+            means.append(total / np.bincount(rows))
+    values = np.concatenate(means) if means else np.zeros(0)
+    if not len(values):
+        return Difference(float("nan"), float("nan"), 0)
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return Difference(float(values.mean()), float(error), len(values))
+
+
+def held_out_losses(context: ProbeContext) -> dict[str, float]:
+    """Return the mean loss and metrics per ``stream/objective`` on held-out sequences."""
+    run, tally = context.run, Tally()
+    weights = run.planner.plan(0).objective_weights
+    for stream in run.prepared.streams:
+        for host in context.held_out(stream):
+            counts = run.root.count(host)
+            _, sums, metrics = run.root(context.on_device(host), counts, weights)
+            add_outcome(tally, sums, metrics)
+            for key, count in counts.items():
+                tally.counts[key] = tally.counts.get(key, 0.0) + count
+    losses = {"/".join(k): float(v) / tally.counts[k] for k, v in sorted(tally.sums.items())}
+    shares = {
+        "/".join(k): float(top) / max(float(bottom), 1e-12)
+        for k, (top, bottom) in sorted(tally.metrics.items())
+    }
+    return {**losses, **shares}
+
+
+def masked_mentions(context: ProbeContext) -> dict[str, Any]:
+    """Return, per group, how often every token of the asked mention is predicted.
+
+    ``accuracy`` counts questions; ``over_objects`` is the mean over the entities asked for.
+    """
+    data = context.run.prepared.sets[MENTIONS]
+    groups = data.store.labels["group"] or ()
+    right: dict[str, list[bool]] = {name: [] for name in groups}
+    asked: dict[str, list[int]] = {name: [] for name in groups}
+    for host in context.masked_spans(MENTIONS, "entity", _targets):
+        _, correct = context.scores(context.on_device(host))
+        chosen = _targets(host.view)
+        spans = host.view.spans_of("entity")
+        order = host.view.sequence[np.flatnonzero(host.plan.predicted)]
+        missed = np.bincount(order, ~correct.numpy(), minlength=len(host.view.numbers))
+        for row in np.flatnonzero(chosen):
+            sequence = spans.sequence[row]
+            name = groups[host.view.labels["group"][sequence]]
+            right[name].append(missed[sequence] == 0)
+            asked[name].append(int(spans.id[row]))
+    return {name: _accuracy(right[name], asked[name]) for name in groups}
+
+
+def _targets(view: Any) -> NDArray[np.bool_]:
+    """Return which spans are asked for: the ``target``-th of each sequence."""
+    spans = view.spans_of("entity")
+    first = np.searchsorted(spans.sequence, spans.sequence, side="left")
+    place = np.arange(len(spans)) - first
+    return np.asarray(place == view.labels["target"][spans.sequence])
+
+
+def _accuracy(right: Sequence[bool], asked: Sequence[int]) -> dict[str, float]:
+    if not right:
+        return {"accuracy": float("nan"), "over_objects": float("nan"), "questions": 0}
+    hits, objects = np.array(right, dtype=np.float64), np.unique(asked, return_inverse=True)[1]
+    shares = np.bincount(objects, hits) / np.bincount(objects)
+    return {
+        "accuracy": float(hits.mean()),
+        "over_objects": float(shares.mean()),
+        "questions": len(right),
+    }
+
+
+def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
+    """Return how often a sentence's nearest neighbour is its translation, both ways.
+
+    Sentences are encoded alone; states of the middle block are averaged over tokens and compared by
+    cosine, among the candidates of the same two languages.
+    """
+    data = context.run.prepared.sets[RETRIEVAL]
+    block = context.run.encoder.blocks // 2
+    vectors = torch.cat([_pooled(context, data, n, block) for n in _chunks(data)])
+    example = torch.from_numpy(np.asarray(data.store.example))
+    first = torch.arange(0, len(example), 2)
+    if not bool((example[first] == example[first + 1]).all()):
+        raise ValueError("a half of a retrieval pair takes more than one sequence")
+    hits: list[float] = []
+    for stratum in np.unique(data.store.stratum):
+        rows = first[torch.from_numpy(np.asarray(data.store.stratum == stratum))[first]]
+        similarity = vectors[rows] @ vectors[rows + 1].T
+        truth = torch.arange(len(rows))
+        hits += (similarity.argmax(1) == truth).tolist() + (similarity.argmax(0) == truth).tolist()
+    return {"accuracy": float(np.mean(hits)), "questions": len(hits)}
+
+
+def _chunks(data: StreamData, size: int = 256) -> Iterator[NDArray[np.int64]]:
+    numbers = np.arange(len(data.store), dtype=np.int64)
+    return (numbers[first : first + size] for first in range(0, len(numbers), size))
+
+
+def _pooled(
+    context: ProbeContext, data: StreamData, numbers: NDArray[np.int64], block: int
+) -> Tensor:
+    """Return mean states ``[n, d]`` of sequences, of unit length, in the order of ``numbers``."""
+    row = Row(data.name, "", HELD_OUT_EPOCH, numbers)
+    view = context.run.collator.view([row])
+    nothing = np.zeros(len(view.spans_of("entity")), dtype=np.bool_)
+    plan = force_spans(view, "entity", nothing, context.run.collator.vocabulary)
+    host = context.run.collator.complete(view, plan, context.run.collator.step_spans(data.name, [row]))
+    batch = context.on_device(host)
+    states = context.run.encoder.encode(batch, keep=(block - 1,)).blocks[block - 1]
+    inner = torch.from_numpy(view.words >= 0).to(states.device)
+    total = states.new_zeros(len(numbers), states.shape[1])
+    total = total.index_add(0, batch.sequence[inner], states[inner])
+    pooled = normalize(total.float(), dim=1).cpu()
+    order = torch.from_numpy(np.argsort(view.numbers, kind="stable"))
+    return pooled[order]
+
+
+def core_probes(sets: Mapping[str, StreamData]) -> dict[str, Any]:
+    """Return the core's probes that the run's evaluation sets allow."""
+    probes: dict[str, Any] = {"held_out": held_out_losses}
+    if MENTIONS in sets:
+        probes["masked_mentions"] = masked_mentions
+    if RETRIEVAL in sets:
+        probes["translation_retrieval"] = translation_retrieval
+    return probes

@@ -1,0 +1,146 @@
+"""The settings of a run: one pydantic model per section, unknown keys refused.
+
+A value's way: default < settings file < command-line flag < ``--set section.key=value``
+(``settings_files.py`` resolves it and remembers where each value came from).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of every settings section: unknown keys are errors, values are fixed once resolved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """The backbone."""
+
+    path: str = Field(
+        "", description="Checkpoint folder or hub name; empty builds a model from `config`."
+    )
+    family: str = Field("bert", description="transformers model type when built from scratch.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Configuration values for a model built from scratch."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Hidden and attention dropout.")
+    gradient_checkpointing: bool = Field(False, description="Trade compute for memory.")
+    trust_remote_code: bool = Field(False, description="Run code from the model's repository.")
+
+
+class TokenizerSettings(Section):
+    """The tokenizer; trained on the run's own text when neither it nor a model path is given."""
+
+    path: str = Field("", description="Tokenizer folder or hub name; default: the model's.")
+    vocabulary: int = Field(16_000, ge=64, description="Size of a tokenizer trained here.")
+
+
+class DataSettings(Section):
+    """Inputs. Files may be compressed (.gz, .xz, .bz2); globs are allowed."""
+
+    text: tuple[str, ...] = Field((), description="Text files; `en=file` gives the language.")
+    pairs: tuple[str, ...] = Field((), description="Parallel files; `en-fr=file` likewise.")
+    kg: tuple[str, ...] = Field((), description="Triples: head, relation, tail, tab-separated.")
+    labels: tuple[str, ...] = Field((), description="Names of entities, with languages.")
+    links: tuple[str, ...] = Field((), description="Two ids a row that mean one entity.")
+    vectors: str = Field("", description="Entity vectors (.safetensors); default: train them.")
+    held_out: float = Field(0.02, gt=0, lt=0.5, description="Share kept for evaluation.")
+    max_examples: int = Field(0, ge=0, description="Read at most this many rows per stream; 0 all.")
+
+
+class LinkerSettings(Section):
+    """The dictionary linker for text that comes without spans."""
+
+    ambiguity: Literal["skip", "most_connected", "first"] = Field(
+        "most_connected", description="What to do with a name of several entities."
+    )
+    min_length: int = Field(3, ge=1, description="Shortest name, in characters (2 for CJK).")
+    lower_case: bool = Field(False, description="Also match names without an upper-case letter.")
+
+
+class PrepareSettings(Section):
+    """From characters to sequences on disk."""
+
+    max_length: int = Field(128, ge=8, description="Longest sequence in tokens, specials included.")
+    workers: int = Field(0, ge=0, description="Processes; 0 takes the number of cores.")
+    cache: str = Field("", description="Cache folder; default: the user's cache folder.")
+
+
+class MaskingSettings(Section):
+    """The token budget of the one mask plan."""
+
+    rate: float = Field(0.15, gt=0, lt=1, description="Predicted share of maskable tokens.")
+    unit: Literal["word", "token"] = Field("word", description="Unit of the core's own kind.")
+
+
+class BatchSettings(Section):
+    """Size and make-up of a step."""
+
+    row_tokens: int = Field(512, ge=16, description="Tokens of a packed row.")
+    rows: int = Field(8, ge=1, description="Rows per optimizer step, all processes together.")
+    micro_rows: int = Field(8, ge=1, description="Rows per forward pass of one process.")
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="Weight of a stream against the others."
+    )
+    alpha: dict[str, float] = Field(
+        default_factory=dict, description="Exponent of token counts among a stream's strata."
+    )
+
+
+class TrainSettings(Section):
+    """Optimizer and schedule."""
+
+    steps: int = Field(1000, ge=1, description="Optimizer steps.")
+    lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
+    warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps for warm-up.")
+    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="After warm-up.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW decay; none on norms and biases.")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW betas.")
+    clip: float = Field(1.0, ge=0, description="Gradient norm limit; 0 for none.")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
+        "auto", description="auto takes bf16 on CUDA, fp32 elsewhere."
+    )
+    objective_weights: dict[str, float] = Field(
+        default_factory=dict, description="Factor per objective, over its own default."
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order, masks and dropout.")
+    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 a tenth.")
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    evaluate_every: int = Field(0, ge=0, description="Steps between evaluations; 0 only the end.")
+    log_every: int = Field(10, ge=1, description="Steps between log lines.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+    deterministic: bool = Field(False, description="Deterministic kernels on GPU.")
+
+
+class EvaluateSettings(Section):
+    """What is measured beside the loss on held-out text."""
+
+    mentions: tuple[str, ...] = Field(
+        (), description="Linked text whose first mention labelled `target` is masked and asked for."
+    )
+    pairs: tuple[str, ...] = Field((), description="Pairs for retrieval; default: held-out pairs.")
+    sequences: int = Field(512, ge=8, description="Most held-out sequences per stream.")
+
+
+class RunSettings(Section):
+    """Everything that a run depends on, apart from the files' contents."""
+
+    plugins: tuple[str, ...] = Field((), description="Plugins, `name` or `name:instance`.")
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    tokenizer: TokenizerSettings = Field(default_factory=TokenizerSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    linker: LinkerSettings = Field(default_factory=LinkerSettings)
+    prepare: PrepareSettings = Field(default_factory=PrepareSettings)
+    masking: MaskingSettings = Field(default_factory=MaskingSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    plugin: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="One table per plugin instance."
+    )
+    output: Path = Field(Path("runs/ptm-plus"), description="Run folder.")

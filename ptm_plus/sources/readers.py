@@ -1,0 +1,214 @@
+"""From rows to examples: texts with spans, and pairs of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ptm_plus.components import Refused
+from ptm_plus.errors import DataError, nearest
+from ptm_plus.examples import Example, Span
+from ptm_plus.knowledge.labels import standard_language
+from ptm_plus.sources.formats import pair_rows, text_rows
+from ptm_plus.sources.spec import SourceSpec
+
+BLANK_LINE = "blank line"
+EMPTY_TEXT = "empty text"
+EMPTY_HALF = "empty half"
+EQUAL_HALVES = "identical halves"
+
+_ENTITY = "entity"
+
+
+class _Place(NamedTuple):
+    """Where a row stands, for ids and messages."""
+
+    path: str
+    line: int
+
+    def error(self, message: str, hint: str) -> DataError:
+        return DataError(message, hint, path=self.path, line=self.line)
+
+
+def read_text(spec: SourceSpec) -> Iterator[Example | Refused]:
+    """Yield one example with the field ``text``, or one refusal, per row.
+
+    Spans come from ``mentions`` (always of kind ``entity``, whatever else they say) and from
+    ``spans`` (of their own ``kind``). An entity without an id marks nothing and is left out.
+
+    Raises:
+        DataError: a file is empty or of an unknown format, or a row is broken.
+        SettingsError: the flag gives something that is not a language.
+    """
+    language = spec.text_language()
+    for path, line, row in text_rows(spec):
+        place = _Place(path, line)
+        yield Refused(BLANK_LINE, path, line) if row is None else _text(row, language, place)
+
+
+def read_pairs(spec: SourceSpec) -> Iterator[Example | Refused]:
+    """Yield one example with the fields ``src`` and ``tgt``, or one refusal, per row.
+
+    Spans come from ``src_mentions``, ``tgt_mentions``, ``src_spans`` and ``tgt_spans``.
+
+    Raises:
+        DataError: a file is empty or of an unknown format, or a row is broken.
+        SettingsError: the flag gives something that is not two languages.
+    """
+    languages = spec.pair_languages()
+    for path, line, row in pair_rows(spec):
+        place = _Place(path, line)
+        yield Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
+
+
+def _text(row: Mapping[str, Any], default: str, place: _Place) -> Example | Refused:
+    text = _string(row, "text", place)
+    if not text.strip():
+        return Refused(EMPTY_TEXT, *place)
+    language = _language(row, "lang", place) or default
+    spans = [*_mentions(row, "mentions", "text", text, place)]
+    spans += _spans(row, "spans", "text", text, place)
+    return Example(_identifier(row, place), {"text": text}, {"text": language}, spans)
+
+
+def _pair(
+    row: Mapping[str, Any], languages: tuple[str, str] | None, place: _Place
+) -> Example | Refused:
+    if "translation" in row:
+        row = _from_translation(row, languages, place)
+    texts = {half: _string(row, half, place) for half in ("src", "tgt")}
+    if not all(text.strip() for text in texts.values()):
+        return Refused(EMPTY_HALF, *place)
+    if texts["src"].strip() == texts["tgt"].strip():
+        return Refused(EQUAL_HALVES, *place)
+    spans: list[Span] = []
+    for half, text in texts.items():
+        spans += _mentions(row, f"{half}_mentions", half, text, place)
+        spans += _spans(row, f"{half}_spans", half, text, place)
+    codes = _pair_codes(row, languages, place)
+    return Example(_identifier(row, place), texts, codes, spans)
+
+
+def _from_translation(
+    row: Mapping[str, Any], languages: tuple[str, str] | None, place: _Place
+) -> Mapping[str, Any]:
+    """Spell ``{"translation": {"en": …, "fr": …}}`` out in columns; the flag gives the order."""
+    halves = row["translation"]
+    found = list(halves) if isinstance(halves, Mapping) else []
+    by_code = {_standard(tag, place): tag for tag in found}
+    wanted = languages or tuple(by_code)
+    if len(wanted) != 2 or not set(wanted) <= set(by_code):
+        raise place.error(
+            f"'translation' has the languages {found}, not {' and '.join(wanted) or 'two'}",
+            'write {"translation": {"en": "…", "fr": "…"}}; with more languages, en-fr=FILE',
+        )
+    src, tgt = wanted
+    texts = {"src": halves[by_code[src]], "tgt": halves[by_code[tgt]]}
+    return {**row, **texts, "src_lang": src, "tgt_lang": tgt}
+
+
+def _pair_codes(
+    row: Mapping[str, Any], languages: tuple[str, str] | None, place: _Place
+) -> dict[str, str]:
+    codes = {}
+    for index, half in enumerate(("src", "tgt")):
+        code = _language(row, f"{half}_lang", place) or (languages[index] if languages else "")
+        if not code:
+            raise place.error(
+                f"the language of '{half}' is not given",
+                f"add a column {half}_lang, or write en-fr=FILE",
+            )
+        codes[half] = code
+    return codes
+
+
+def _mentions(
+    row: Mapping[str, Any], column: str, field: str, text: str, place: _Place
+) -> Iterator[Span]:
+    for mark, start, end in _marks(row, column, field, text, place):
+        identifier = _entity_id(mark, column, place)
+        if identifier:
+            yield Span(field, start, end, _ENTITY, identifier)
+
+
+def _spans(
+    row: Mapping[str, Any], column: str, field: str, text: str, place: _Place
+) -> Iterator[Span]:
+    for mark, start, end in _marks(row, column, field, text, place):
+        kind = mark.get("kind") or _ENTITY
+        if not isinstance(kind, str):
+            raise place.error(f"'kind' in '{column}' is {kind!r}, not a text", "write a word")
+        identifier = _entity_id(mark, column, place)
+        if identifier or kind != _ENTITY:
+            yield Span(field, start, end, kind, identifier)
+
+
+def _marks(
+    row: Mapping[str, Any], column: str, field: str, text: str, place: _Place
+) -> Iterator[tuple[Mapping[str, Any], int, int]]:
+    marks = row.get(column) or ()
+    if not isinstance(marks, list | tuple):
+        raise place.error(f"'{column}' is {_short(marks)}, not a list", 'write [{"start": …}, …]')
+    for number, mark in enumerate(marks, start=1):
+        if not isinstance(mark, Mapping):
+            raise place.error(
+                f"item {number} of '{column}' is {_short(mark)}, not an object",
+                'write {"start": 0, "end": 5, "id": "Q1"}',
+            )
+        start, end = mark.get("start"), mark.get("end")
+        if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+            raise place.error(
+                f"item {number} of '{column}' goes from {start!r} to {end!r}, outside '{field}' "
+                f"with its {len(text)} characters",
+                "offsets are characters counted from 0, 0 <= start < end <= length of the text",
+            )
+        yield mark, start, end
+
+
+def _entity_id(mark: Mapping[str, Any], column: str, place: _Place) -> str:
+    value = mark.get("qid") or mark.get("id") or mark.get("entity") or ""
+    if not isinstance(value, str):
+        raise place.error(
+            f"an id in '{column}' is {_short(value)}, not a text",
+            'give the entity\'s own identifier in quotes, such as "Q42"',
+        )
+    return value
+
+
+def _string(row: Mapping[str, Any], column: str, place: _Place) -> str:
+    if column not in row:
+        raise place.error(
+            f"no '{column}' among {sorted(map(str, row))}{nearest(column, map(str, row))}",
+            f"every row needs '{column}'",
+        )
+    value = row[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise place.error(f"'{column}' is {_short(value)}, not a text", "put it in quotes")
+    return value
+
+
+def _language(row: Mapping[str, Any], column: str, place: _Place) -> str:
+    """Return the row's language in its standard form, empty when the row gives none."""
+    tag = row.get(column)
+    return _standard(tag, place) if tag else ""
+
+
+def _standard(tag: Any, place: _Place) -> str:
+    if not isinstance(tag, str):
+        raise place.error(f"a language is {_short(tag)}, not a text", "codes are like en, zh-Hant")
+    try:
+        return standard_language(tag.strip())
+    except DataError as error:
+        raise place.error(error.message, error.hint) from error
+
+
+def _identifier(row: Mapping[str, Any], place: _Place) -> str:
+    given = row.get("id")
+    return f"{place.path}:{place.line}" if given is None or given == "" else str(given)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,127 @@
+"""What a flag such as ``--text en=news/*.jsonl`` names."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptm_plus.errors import DataError, SettingsError
+from ptm_plus.knowledge.labels import standard_language
+
+_LANGUAGES = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
+_TAG = r"[a-z]{2,3}(?:-(?:[A-Z][A-Za-z]+|[0-9]{3}))*"
+_PAIR = re.compile(rf"({_TAG})-({_TAG})")
+_HUB = "hub:"
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A dataset that ``datasets.load_dataset`` finds: on the hub, or a local folder.
+
+    Attributes:
+        name: ``org/name``, or the path of a folder.
+        config: configuration; empty for the default one.
+        split: part of the dataset.
+    """
+
+    name: str
+    config: str = ""
+    split: str = "train"
+
+    def __str__(self) -> str:
+        return f"{_HUB}{self.name}:{self.config}:{self.split}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One source of examples.
+
+    Attributes:
+        argument: what the user wrote.
+        languages: what stands before ``=``: ``en``, ``en-fr``, or nothing.
+        files: paths in the order in which they are read; empty for a hub dataset.
+        hub: the dataset, or ``None`` for files.
+    """
+
+    argument: str
+    languages: str
+    files: tuple[str, ...]
+    hub: HubDataset | None = None
+
+    def text_language(self) -> str:
+        """Return the language of rows that name none; ``und`` when the flag gives none.
+
+        Raises:
+            SettingsError: what stands before ``=`` is not a language code.
+        """
+        return _checked(self.languages, self.argument)
+
+    def pair_languages(self) -> tuple[str, str] | None:
+        """Return the languages of the halves, ``None`` when the flag gives none.
+
+        A subtag in lower case starts the second language: ``en-pt-BR`` is ``en`` and ``pt-BR``.
+
+        Raises:
+            SettingsError: what stands before ``=`` is not two language codes.
+        """
+        if not self.languages:
+            return None
+        halves = _PAIR.fullmatch(self.languages)
+        if halves is None:
+            raise SettingsError(
+                f"{self.languages!r} in {self.argument!r} does not name two languages",
+                "write en-fr=FILE, or zh-Hant-en=FILE with script and region capitalised",
+            )
+        return _checked(halves[1], self.argument), _checked(halves[2], self.argument)
+
+
+def parse_source(argument: str) -> SourceSpec:
+    """Understand ``path``, ``en=path``, ``en-fr=path``, globs, and ``hub:name[:config[:split]]``.
+
+    A path that exists as written is that path, whatever characters it holds.
+
+    Raises:
+        SettingsError: the argument names nothing.
+        DataError: no such file, nothing matches the pattern, or it is a folder.
+    """
+    languages, path = "", argument
+    before, equals, after = argument.partition("=")
+    if equals and _LANGUAGES.fullmatch(before) and not Path(argument).exists():
+        languages, path = before, after
+    if not path:
+        raise SettingsError(f"{argument!r} names no file", "write a path, a pattern, or hub:NAME")
+    if path.startswith(_HUB):
+        return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(_HUB), argument))
+    return SourceSpec(argument, languages, _matching(str(Path(path).expanduser())))
+
+
+def _parse_hub(text: str, argument: str) -> HubDataset:
+    name, *rest = text.split(":")
+    if not name or len(rest) > 2:
+        raise SettingsError(
+            f"{argument!r} is not a hub dataset", "write hub:ORG/NAME, hub:ORG/NAME:CONFIG:SPLIT"
+        )
+    config, split = (*rest, "", "")[:2]
+    return HubDataset(name, config, split or "train")
+
+
+def _matching(path: str) -> tuple[str, ...]:
+    if Path(path).is_dir():
+        raise DataError("is a folder", f"name its files, for example '{path}/*.jsonl'", path=path)
+    if Path(path).exists():
+        return (path,)
+    if glob.escape(path) == path:
+        raise DataError("no such file", "check the path", path=path)
+    files = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())
+    if not files:
+        raise DataError("no file matches this pattern", "check the path", path=path)
+    return tuple(files)
+
+
+def _checked(tag: str, argument: str) -> str:
+    try:
+        return standard_language(tag)
+    except DataError as error:
+        raise SettingsError(f"{error.message} (in {argument!r})", error.hint) from error

@@ -1,0 +1,37 @@
+"""Tokenizers trained on a run's own text, kept by what they were trained on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptm_plus.keyed import derive_key
+from ptm_plus.tokenization import load_tokenizer
+from ptm_plus.tokenizer_training import train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def cached_tokenizer(
+    texts: Iterable[str], vocabulary: int, family: str, sources: Sequence[str], cache: Path
+) -> tuple[PreTrainedTokenizerFast, bool]:
+    """Return the tokenizer trained on some sources, and whether it was trained just now.
+
+    Args:
+        texts: the sources' text; read only when there is nothing in the cache.
+        vocabulary: number of pieces.
+        family: model type that it is for.
+        sources: fingerprints of the sources.
+        cache: cache folder.
+    """
+    folder = cache / "tokenizers" / f"{derive_key(family, vocabulary, *sources):016x}"
+    fresh = not folder.exists()
+    if fresh:
+        draft = folder.with_suffix(".partial")
+        shutil.rmtree(draft, ignore_errors=True)
+        train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
+        draft.rename(folder)
+    return load_tokenizer(str(folder)), fresh

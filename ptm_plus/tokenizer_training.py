@@ -1,0 +1,176 @@
+"""Small tokenizers for models that are trained from scratch; equal text gives equal tokenizers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ptm_plus.errors import DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+MAX_CHARACTERS = 50_000_000
+"""Text beyond this many characters is not looked at."""
+
+# Ids as in the published models: RoBERTa's and XLM-R's padding is 1, positions depend on it.
+_BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+_SENTENCE_MARKS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"})
+_BYTE_LEVEL = frozenset({"roberta", "modernbert", "eurobert"})
+_PRINTABLE = [chr(code) for code in range(33, 127)]
+# Below this size the whole of ASCII would crowd out the words.
+_ROOM_FOR_ASCII = 1000
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, family: str) -> PreTrainedTokenizerFast:
+    """Train a tokenizer in the manner of a model family.
+
+    BERT and others get WordPiece that keeps case and accents and separates Chinese characters;
+    RoBERTa and ModernBERT byte-level BPE; XLM-R BPE over Metaspace words (a Unigram takes some
+    twenty times as long to train).
+
+    Args:
+        texts: text of all languages, well mixed (see ``MAX_CHARACTERS``).
+        vocabulary: number of entries, special tokens included; small texts yield fewer.
+        family: transformers model type, such as ``"bert"`` or ``"xlm-roberta"``.
+
+    Raises:
+        DataError: the texts hold nothing.
+    """
+    sample = _sample(texts)
+    if family in _BYTE_LEVEL:
+        names = _ROBERTA_TOKENS if family in _SENTENCE_MARKS else _BERT_TOKENS
+        core = _byte_level(sample, vocabulary, list(names.values()))
+    elif family in _SENTENCE_MARKS:
+        names = _ROBERTA_TOKENS
+        core = _metaspace(sample, vocabulary, list(names.values()))
+    else:
+        names = _BERT_TOKENS
+        core = _word_piece(sample, vocabulary, list(names.values()))
+    core.post_processor = _post_processor(core, names)
+    return _wrap(core, names, two_types=names is _BERT_TOKENS and family not in _BYTE_LEVEL)
+
+
+def _byte_level(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=special,
+        min_frequency=2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer=trainer)
+    return core
+
+
+def _metaspace(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    core = Tokenizer(models.BPE(unk_token=special[3]))
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+    )
+    core.decoder = decoders.Metaspace()
+    alphabet = ["▁", *_alphabet(texts, vocabulary // 3 - 1, vocabulary)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=special,
+        min_frequency=2,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer=trainer)
+    return core
+
+
+def _word_piece(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    core = Tokenizer(models.WordPiece(unk_token=special[1]))
+    core.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    alphabet = _alphabet(texts, vocabulary // 6, vocabulary)
+    # The trainer numbers continuations in the order of a hash table, a new one in every process,
+    # and breaks ties between merges by number. Named beforehand they have fixed numbers.
+    continuations = [f"##{character}" for character in alphabet if _inside_words(character)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*special, *continuations],
+        min_frequency=2,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer=trainer)
+    whole = Tokenizer(models.WordPiece(core.get_vocab(), unk_token=special[1]))
+    whole.normalizer, whole.pre_tokenizer = core.normalizer, core.pre_tokenizer
+    whole.decoder = core.decoder
+    whole.add_special_tokens(special)
+    return whole
+
+
+def _alphabet(texts: list[str], size: int, vocabulary: int) -> list[str]:
+    """Return the most frequent characters, in a fixed order."""
+    from tokenizers import normalizers
+
+    compose = normalizers.NFC()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+        counts.update(set(compose.normalize_str(text)) - set(text))
+    if vocabulary >= _ROOM_FOR_ASCII:
+        counts.update(dict.fromkeys(_PRINTABLE, len(counts) + counts.total()))
+    frequent = sorted(counts, key=lambda character: (-counts[character], character))
+    return sorted([one for one in frequent if one.isprintable() and not one.isspace()][:size])
+
+
+def _inside_words(character: str) -> bool:
+    """Return whether BERT's pre-tokenizer can leave a character after another one in a word."""
+    return character.isalnum() and not "\u4e00" <= character <= "\u9fff"
+
+
+def _post_processor(core: Tokenizer, names: dict[str, str]) -> Any:
+    from tokenizers.processors import TemplateProcessing
+
+    cls, sep = names["cls"], names["sep"]
+    if names is _ROBERTA_TOKENS:
+        pair = f"{cls} $A {sep} {sep} $B {sep}"
+    else:
+        pair = f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1"
+    special = [(token, core.token_to_id(token)) for token in (cls, sep)]
+    return TemplateProcessing(single=f"{cls} $A {sep}", pair=pair, special_tokens=special)
+
+
+def _wrap(core: Tokenizer, names: dict[str, str], *, two_types: bool) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    types = ["token_type_ids"] if two_types else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_input_names=["input_ids", *types, "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        **{f"{name}_token": token for name, token in names.items()},
+    )
+
+
+def _sample(texts: Iterable[str]) -> list[str]:
+    sample, size = [], 0
+    for text in texts:
+        sample.append(text)
+        size += len(text)
+        if size >= MAX_CHARACTERS:
+            break
+    if not any(text.strip() for text in sample):
+        raise DataError("there is no text to train a tokenizer on", "check the text inputs")
+    return sample

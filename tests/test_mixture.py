@@ -1,0 +1,180 @@
+"""The plan of a step: shares, learning rate, schedules."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptm_plus.mixture import Planner, StepPlan, draw_rows, learning_rate, share_out, shares
+from ptm_plus.settings import RunSettings
+
+WEIGHTS = st.dictionaries(st.sampled_from("abcdefg"), st.floats(0.01, 100), min_size=1)
+
+
+@given(WEIGHTS, st.integers(0, 60), st.floats(0, 1, exclude_max=True))
+def test_shares_are_floor_or_ceiling_and_sum_to_the_rows(weights, rows, offset):
+    counts = share_out(rows, weights, offset)
+    assert sum(counts.values()) == rows
+    assert all(count > 0 for count in counts.values())
+    for name, weight in weights.items():
+        expected = rows * weight / sum(weights.values())
+        assert math.floor(expected - 1e-9) <= counts.get(name, 0) <= math.ceil(expected + 1e-9)
+
+
+@given(WEIGHTS, st.integers(1, 20))
+@settings(max_examples=30, deadline=None)
+def test_the_mean_over_offsets_is_exact(weights, rows):
+    grid = 400
+    total: Counter[str] = Counter()
+    for step in range(grid):
+        total.update(share_out(rows, weights, (step + 0.5) / grid))
+    for name, weight in weights.items():
+        # each of the two borders of a share is off by at most half a cell of the grid
+        assert total[name] / grid == pytest.approx(
+            rows * weight / sum(weights.values()), abs=1.01 / grid
+        )
+
+
+def test_sharing_out_by_hand():
+    # borders at 1.2, 3.0 and 4; a row starts at every 1 - offset
+    weights = {"a": 0.3, "b": 0.45, "c": 0.25}
+    assert share_out(4, weights, 0.5) == {"a": 1, "b": 2, "c": 1}
+    assert share_out(4, weights, 0.1) == {"a": 2, "b": 1, "c": 1}
+    assert share_out(1, {"a": 1.0, "b": 0.0}, 0.3) == {"a": 1}
+    assert share_out(5, {}, 0.3) == {}
+    assert share_out(0, weights, 0.3) == {}
+
+
+def test_the_order_of_names_does_not_matter():
+    weights = {"a": 0.3, "b": 0.45, "c": 0.25}
+    backwards = dict(reversed(weights.items()))
+    assert share_out(7, weights, 0.37) == share_out(7, backwards, 0.37)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7, 1.0])
+def test_strata_are_drawn_by_a_power_of_their_tokens(alpha):
+    tokens = {"en": 1_000_000, "fr": 10_000, "sw": 100}
+    found = shares(tokens, alpha)
+    total = 10 ** (6 * alpha) + 10 ** (4 * alpha) + 10 ** (2 * alpha)
+    expected = {"en": 6, "fr": 4, "sw": 2}
+    for name, power in expected.items():
+        assert found[name] == pytest.approx(10 ** (power * alpha) / total)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_strata_without_tokens_are_left_out():
+    assert shares({"en": 5, "fr": 0}, 0.0) == {"en": 1.0}
+
+
+def step_plan(step: int, **changes) -> StepPlan:
+    values = {
+        "step": step,
+        "steps": 100,
+        "stage": "main",
+        "stream_weights": {"text": 3.0, "pairs": 1.0},
+        "alpha": {"text": 0.5},
+        "objective_weights": {},
+        "mask_rate": 0.15,
+        "lr": 1.0,
+    }
+    return StepPlan(**{**values, **changes})
+
+
+TOKENS = {"text": {"en": 90_000, "fr": 10_000}, "pairs": {"en-fr": 500}}
+
+
+def test_drawn_rows_sum_to_the_rows_and_meet_the_weights():
+    total: Counter[tuple[str, str]] = Counter()
+    steps = 3000
+    for step in range(steps):
+        counts = draw_rows(step_plan(step), 6, 0, TOKENS)
+        assert sum(counts.values()) == 6
+        total.update(counts)
+    # text gets 4.5 of 6 rows, shared by the square roots 3 to 1; pairs the rest
+    means = {name: count / steps for name, count in total.items()}
+    assert means["pairs", "en-fr"] == pytest.approx(1.5, abs=0.04)
+    assert means["text", "en"] == pytest.approx(4.5 * 0.75, abs=0.05)
+    assert means["text", "fr"] == pytest.approx(4.5 * 0.25, abs=0.05)
+
+
+def test_drawn_rows_are_a_function_of_step_and_seed():
+    one = [draw_rows(step_plan(step), 7, 0, TOKENS) for step in range(50)]
+    assert [draw_rows(step_plan(step), 7, 0, TOKENS) for step in range(50)] == one
+    assert [draw_rows(step_plan(step), 7, 1, TOKENS) for step in range(50)] != one
+
+
+def test_alpha_is_one_where_nothing_is_said():
+    total: Counter[tuple[str, str]] = Counter()
+    for step in range(500):
+        total.update(draw_rows(step_plan(step, alpha={}), 10, 0, TOKENS))
+    text = total["text", "en"] + total["text", "fr"]
+    assert total["text", "en"] / text == pytest.approx(0.9, abs=0.01)
+
+
+def test_streams_without_tokens_or_weight_get_no_rows():
+    plan = step_plan(0, stream_weights={"text": 1.0, "pairs": 0.0, "gone": 5.0})
+    assert {stream for stream, _ in draw_rows(plan, 8, 0, TOKENS)} == {"text"}
+    assert sum(draw_rows(plan, 8, 0, TOKENS).values()) == 8
+
+
+@pytest.mark.parametrize(
+    ("step", "decay", "expected"),
+    [
+        (0, "linear", 0.1),
+        (8, "linear", 0.9),
+        (9, "linear", 1.0),
+        (10, "linear", 1.0),
+        (55, "linear", 0.5),
+        (99, "linear", 1 / 90),
+        (100, "linear", 0.0),
+        (10, "cosine", 1.0),
+        (40, "cosine", 0.75),
+        (55, "cosine", 0.5),
+        (100, "cosine", 0.0),
+        (3, "constant", 0.4),
+        (99, "constant", 1.0),
+    ],
+)
+def test_learning_rate_by_hand(step, decay, expected):
+    assert learning_rate(step, 100, 0.1, decay) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.06), (50, 0.0), (50, 1.0)])
+def test_the_learning_rate_is_never_zero_while_training(decay, steps, warmup):
+    rates = [learning_rate(step, steps, warmup, decay) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert max(rates) == 1
+    peak = rates.index(1)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert all(type(rate) is float for rate in rates)
+
+
+def test_the_planner_changes_the_base_plan_in_chain_order():
+    resolved = RunSettings.model_validate({"train": {"steps": 10, "warmup": 0.2}})
+    seen = []
+
+    def halve(plan: StepPlan) -> StepPlan:
+        seen.append("halve")
+        return plan.changed(mask_rate=plan.mask_rate / 2)
+
+    def add(plan: StepPlan) -> StepPlan:
+        seen.append("add")
+        return plan.changed(mask_rate=plan.mask_rate + 0.1 * plan.step, stage="late")
+
+    planner = Planner(resolved, {"text": 2.0}, {"text": 0.3}, {"mlm": 1.0}, (halve, add))
+    plan = planner.plan(3)
+    assert seen == ["halve", "add"]
+    assert plan.mask_rate == pytest.approx(resolved.masking.rate / 2 + 0.3)
+    assert (plan.step, plan.steps, plan.stage) == (3, 10, "late")
+    assert plan.lr == pytest.approx(7 / 8)
+    assert (plan.stream_weights, plan.alpha) == ({"text": 2.0}, {"text": 0.3})
+    assert plan.objective_weights == {"mlm": 1.0}
+    assert planner.plan(3) == plan
+    assert np.isclose(Planner(resolved, {}, {}, {}).plan(0).lr, 0.5)

@@ -1,0 +1,105 @@
+"""The sample world as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.sample import World, build_world, write_world
+from ptm_plus.sample import files as sample_files
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return build_world(0)
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_what_is_written_can_be_read_back(world: World, tmp_path: Path) -> None:
+    files = write_world(world, tmp_path / "new" / "sample")
+    text, pairs = rows(files.text), rows(files.pairs)
+    assert len(text) == len(world.text)
+    assert len(pairs) == len(world.pairs)
+    for row, example in zip(text, world.text, strict=True):
+        assert (row["text"], row["lang"]) == (example.fields["text"], example.languages["text"])
+        assert row["mentions"] == [
+            {"start": s.start, "end": s.end, "id": s.id, "kind": "entity"} for s in example.spans
+        ]
+    for row, example in zip(pairs, world.pairs, strict=True):
+        assert (row["src"], row["tgt"]) == (example.fields["src"], example.fields["tgt"])
+        assert (row["src_lang"], row["tgt_lang"]) == (
+            example.languages["src"],
+            example.languages["tgt"],
+        )
+        assert len(row["src_mentions"]) + len(row["tgt_mentions"]) == len(example.spans)
+    triples = [tuple(line.split("\t")) for line in files.triples.read_text("utf-8").splitlines()]
+    assert triples == world.triples
+    assert rows(files.labels) == world.labels
+    facts = rows(files.facts)
+    assert [fact["in_text"] for fact in facts] == [fact.in_text for fact in world.facts]
+    assert set(facts[0]) == {"subject", "relation", "object", "in_text", "half"}
+
+
+def test_mentions_cut_their_names_out_of_the_written_text(world: World, tmp_path: Path) -> None:
+    files = write_world(world, tmp_path)
+    names = {(row["lang"], row["id"]): row["label"] for row in rows(files.labels)}
+    for row in rows(files.pairs)[:500]:
+        for side in ("src", "tgt"):
+            for mention in row[f"{side}_mentions"]:
+                cut = row[side][mention["start"] : mention["end"]]
+                assert cut == names[row[f"{side}_lang"], mention["id"]]
+
+
+def test_same_world_same_bytes(world: World, tmp_path: Path) -> None:
+    first, second = write_world(world, tmp_path / "a"), write_world(build_world(0), tmp_path / "b")
+    for one, two in zip(vars_of(first), vars_of(second), strict=True):
+        assert one.read_bytes() == two.read_bytes()
+        assert b"\r" not in one.read_bytes()
+
+
+def vars_of(files: sample_files.SampleFiles) -> list[Path]:
+    return [files.text, files.pairs, files.triples, files.labels, files.facts]
+
+
+def test_writing_again_replaces_and_leaves_no_drafts(world: World, tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text("old")
+    write_world(world, tmp_path)
+    write_world(world, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "facts.jsonl",
+        "labels.jsonl",
+        "pairs.jsonl",
+        "text.jsonl",
+        "triples.tsv",
+    ]
+    assert (tmp_path / "text.jsonl").read_text("utf-8") != "old"
+
+
+def test_a_full_disk_leaves_the_old_files(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.jsonl").write_text("old")
+    real = sample_files._write_lines
+
+    def full(path: Path, lines: object) -> None:
+        if path.name == "labels.jsonl":
+            raise OSError(28, "No space left on device")
+        real(path, lines)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sample_files, "_write_lines", full)
+    with pytest.raises(EnvironmentProblem, match="No space left"):
+        write_world(world, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.jsonl"]
+    assert (tmp_path / "text.jsonl").read_text() == "old"
+
+
+def test_a_file_in_the_folders_place(world: World, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(EnvironmentProblem, match="taken"):
+        write_world(world, tmp_path / "taken")

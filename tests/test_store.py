@@ -1,0 +1,149 @@
+"""Artifacts on disk: whole or not there, and what is read is what was written."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from preparing import example, name_annotator, prepare
+
+from ptm_plus import artifacts
+from ptm_plus.artifacts import (
+    ArrayFile,
+    ArtifactWriter,
+    disk_errors,
+    part_matches,
+    partial_folder,
+    parts_folder,
+    read_header,
+    read_part,
+    write_part,
+)
+from ptm_plus.errors import DataError, EnvironmentProblem
+from ptm_plus.store import SequenceStore, SpanStore, is_whole
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i4", "i8"])
+def test_an_array_written_in_pieces_reads_as_one(tmp_path: Path, dtype: str) -> None:
+    file = ArrayFile(tmp_path / "a.npy", dtype, 6)
+    for piece in ([1, 2], [], [3, 4, 5, 6]):
+        file.write(np.array(piece, np.int64))
+    file.close()
+    read = np.load(tmp_path / "a.npy", mmap_mode="r", allow_pickle=False)
+    assert read.dtype == np.dtype(dtype)
+    assert read.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_array_that_lacks_values_is_an_error(tmp_path: Path) -> None:
+    file = ArrayFile(tmp_path / "a.npy", "u2", 3)
+    file.write(np.array([1, 2]))
+    with pytest.raises(ValueError, match="1 values were announced"):
+        file.close()
+
+
+def test_an_artifact_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    write_part(parts_folder(folder) / "000000.npz", {"x": np.arange(3)}, {"first": 0, "rows": 3})
+
+    def write_half() -> None:
+        with ArtifactWriter(folder) as writer:
+            writer.array("x", "u2", 3).write(np.arange(2))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert not folder.exists()
+    assert [path.name for path in partial_folder(folder).iterdir()] == ["parts"]
+    with ArtifactWriter(folder) as writer:
+        assert not is_whole(folder)
+        writer.array("x", "u2", 3).write(np.arange(3))
+        writer.finish({"rows": 3})
+    assert is_whole(folder)
+    assert not partial_folder(folder).exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["meta.json", "x.npy"]
+
+
+def test_parts_carry_a_header_and_are_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "parts" / "000000.npz"
+    write_part(path, {"x": np.arange(4)}, {"first": 500, "rows": 4, "names": ["ä"]})
+    arrays, header = read_part(path)
+    assert arrays["x"].tolist() == [0, 1, 2, 3]
+    assert header == read_header(path) == {"first": 500, "rows": 4, "names": ["ä"]}
+    assert part_matches(path, 500, 4)
+    assert not part_matches(path, 500, 5)
+    assert not part_matches(tmp_path / "none.npz", 500, 4)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert not part_matches(path, 500, 4)
+    damaged = bytearray(whole)
+    damaged[whole.index(np.arange(4).tobytes())] ^= 1
+    path.write_bytes(damaged)
+    assert not part_matches(path, 500, 4)
+
+
+def test_a_full_disk_is_named_and_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifacts, "_write_flushed", full)
+    with pytest.raises(EnvironmentProblem, match=rf"no space left.*{tmp_path.name}.*MiB free"):
+        write_part(tmp_path / "000000.npz", {"x": np.arange(4)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="cannot write to"), disk_errors(tmp_path):
+        raise OSError(errno.EROFS, "Read-only file system")
+    with pytest.raises(OSError, match="unrelated"), disk_errors(tmp_path):
+        raise OSError(errno.EBADF, "unrelated")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SequenceStore:
+    return prepare(tmp_path, [example(0), example(1)], annotators=[name_annotator()])
+
+
+def test_missing_and_broken_artifacts_are_refused(store: SequenceStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prepared data here"):
+        SequenceStore.open(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds spans of format 1; expected tokens"):
+        SequenceStore.open(store.spans["names"].folder)
+    (store.folder / "meta.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="broken"):
+        SequenceStore.open(store.folder)
+
+
+def test_an_array_of_another_length_is_refused(store: SequenceStore) -> None:
+    np.save(store.folder / "words.npy", np.zeros(3, np.uint16))
+    with pytest.raises(DataError, match=r"words\.npy: holds \(3,\) values; expected"):
+        SequenceStore.open(store.folder)
+    (store.folder / "words.npy").unlink()
+    with pytest.raises(DataError, match=r"words\.npy: cannot be read"):
+        SequenceStore.open(store.folder)
+
+
+def test_a_span_table_of_other_sequences_is_refused(store: SequenceStore, tmp_path: Path) -> None:
+    other = prepare(tmp_path, [example(0), example(1)], settings={"max_length": 12})
+    with pytest.raises(DataError, match="made for other sequences"):
+        SequenceStore.open(other.folder, {"names": store.spans["names"].folder})
+
+
+def test_another_format_is_refused(store: SequenceStore) -> None:
+    path = store.spans["names"].folder / "meta.json"
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**meta, "version": 99}), encoding="utf-8")
+    with pytest.raises(DataError, match="spans of format 99; expected spans of format 1"):
+        SpanStore.open(path.parent)
+
+
+def test_an_empty_span_table_opens(tmp_path: Path) -> None:
+    store = prepare(tmp_path, [example(2)])
+    table = store.spans["given"]
+    assert len(table) == 0
+    assert table.offsets.tolist() == [0] * (len(store) + 1)
