@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         PtmPlusError,
         SettingsError,
         StopRequested,
+        nearest,
     )
     from ptm_plus.examples import Example, Span
     from ptm_plus.hookspecs import CONTRACT, hookimpl
@@ -137,6 +138,7 @@ __all__ = [
     "hookimpl",
     "loss_sum",
     "masked_lm",
+    "nearest",
     "paired",
     "pairs_stream",
     "predicted_sequences",
@@ -156,6 +158,7 @@ _HOMES = {
         "PtmPlusError",
         "SettingsError",
         "StopRequested",
+        "nearest",
     ),
     "examples": ("Example", "Span"),
     "hookspecs": ("CONTRACT", "hookimpl"),

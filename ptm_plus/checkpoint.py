@@ -203,11 +203,14 @@ def load_weights(run: Run, folder: Path) -> None:
     for module, name in ((run.encoder.backbone, _MODEL), (run.encoder.parts, _PARTS)):
         own, found = _tensors(module), load_file(folder / name)
         wrong = sorted(
-            key for key in own.keys() | found.keys()
+            key
+            for key in own.keys() | found.keys()
             if key not in own or key not in found or own[key].shape != found[key].shape
         )
         if wrong:
-            raise DataError(f"tensors do not fit the run: {', '.join(wrong[:5])}", path=folder / name)
+            raise DataError(
+                f"tensors do not fit the run: {', '.join(wrong[:5])}", path=folder / name
+            )
         with torch.no_grad():
             for key, tensor in _named(module):
                 tensor.copy_(found[key])

@@ -28,12 +28,12 @@ def examine(cache: Path) -> dict[str, Any]:
         cache: the cache folder, whose disk must have room.
 
     Returns:
-        ``checks``: rows of name, state (``ok``, ``note``, ``wrong``), what was found and how to
-        mend it; and ``ok``, whether none is wrong.
+        ``checks``: rows of name, state (``ok``, ``note``, ``wrong``), what was found, how to
+        mend it, and group; and ``ok``, whether none is wrong.
     """
     checks = [
         *_python(),
-        *dependencies(),
+        *(check | {"group": "dependencies"} for check in dependencies()),
         *_devices(),
         *_memory(),
         *_disks({Path.cwd(), cache}),
@@ -44,7 +44,7 @@ def examine(cache: Path) -> dict[str, Any]:
 
 
 def _check(name: str, state: State, found: str, mend: str = "") -> dict[str, str]:
-    return {"name": name, "state": state, "found": found, "mend": mend}
+    return {"name": name, "state": state, "found": found, "mend": mend, "group": ""}
 
 
 def _python() -> Iterator[dict[str, str]]:

@@ -7,7 +7,7 @@ checkpoint's recomputation from the context that the checkpoint captured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -91,6 +91,9 @@ class Encoder(nn.Module):
         parts: modules by instance and name.
         taps: taps by instance, in chain order.
         inputs: input components with their owners.
+
+    Attributes:
+        inputs: the input components.
     """
 
     def __init__(
@@ -112,7 +115,8 @@ class Encoder(nn.Module):
             }
         )
         self._by_instance = {name: dict(modules) for name, modules in (parts or {}).items()}
-        self._inputs = list(inputs)
+        self.inputs = tuple(inputs)
+        self._silent: frozenset[str] = frozenset()
         self._offset = card.position_offset(backbone.config)
         self._types = card.types(backbone.config)
         self._cell: list[PassContext] = []
@@ -146,7 +150,11 @@ class Encoder(nn.Module):
         """
         resolved = {index: index % self.blocks for index in keep}
         context = PassContext(batch, {}, keep=frozenset(resolved.values()), use_taps=taps)
-        active = [c for c in self._inputs if _applies(c.component.streams, batch.stream)]
+        active = [
+            c
+            for c in self.inputs
+            if _applies(c.component.streams, batch.stream) and c.instance not in self._silent
+        ]
         visible = [c.component.rule for c in active if isinstance(c.component, Visibility)]
         packing = Packing(batch, [*visible, *rules])
         arguments: dict[str, Any] = {"ptm_packing": packing}
@@ -162,8 +170,9 @@ class Encoder(nn.Module):
         with self._running(context):
             output = self.card.encoder(self.backbone)(**arguments)
             top = output[0][0]
-            for owner in self._top if taps else ():
-                top = self._run_tap(owner, context, self.blocks, top)
+            for owner in self._top:
+                if self._runs(owner):
+                    top = self._run_tap(owner, context, self.blocks, top)
         kept = {index: context.kept[block] for index, block in resolved.items()}
         return States(top, kept, context, self.logits)
 
@@ -212,6 +221,27 @@ class Encoder(nn.Module):
             yield
         finally:
             self._cell.pop()
+
+    def _runs(self, owner: Contribution[Tap]) -> bool:
+        """Whether a tap acts now: during a pass with taps, unless its plugin is silenced."""
+        return bool(
+            self._cell and self._cell[-1].use_taps and owner.instance not in self._silent
+        )
+
+    @contextmanager
+    def without(self, instances: Iterable[str]) -> Iterator[None]:
+        """Run passes as if the taps and inputs of some plugins were not there."""
+        before, self._silent = self._silent, self._silent | frozenset(instances)
+        try:
+            yield
+        finally:
+            self._silent = before
+
+    def enable_checkpointing(self) -> None:
+        """Have transformers recompute blocks in the backward pass instead of keeping them."""
+        name = "activation_checkpointing_enable"  # gradient_… before transformers 5.23
+        enable = getattr(self.backbone, name, None) or self.backbone.gradient_checkpointing_enable
+        enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})  # type: ignore[operator]
 
     def checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return the contexts of a checkpointed block: its recomputation sees its own pass."""
@@ -266,7 +296,7 @@ class Encoder(nn.Module):
 
     def _after(self, owner: Contribution[Tap], place: int) -> Callable[..., Any]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
-            if not self._cell or not self._cell[-1].use_taps:
+            if not self._runs(owner):
                 return None
             hidden = output[0] if isinstance(output, tuple) else output
             changed = self._run_tap(owner, self._cell[-1], place, hidden[0])[None]
@@ -276,7 +306,7 @@ class Encoder(nn.Module):
 
     def _before(self, owner: Contribution[Tap], place: int) -> Callable[..., Any]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-            if not self._cell or not self._cell[-1].use_taps:
+            if not self._runs(owner):
                 return None
             changed = self._run_tap(owner, self._cell[-1], place, arguments[0][0])[None]
             return (changed, *arguments[1:])

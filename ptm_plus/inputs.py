@@ -56,7 +56,12 @@ def halves_stream(settings: RunSettings) -> Stream:
 
 
 def pairs_stream(
-    settings: RunSettings, *, name: str, layout: str, objectives: tuple[str, ...], weight: float = 1.0
+    settings: RunSettings,
+    *,
+    name: str,
+    layout: str,
+    objectives: tuple[str, ...],
+    weight: float = 1.0,
 ) -> Stream:
     """Return parallel files as pairs, for plugins.
 
@@ -96,9 +101,7 @@ def file_stream(name: str, arguments: Sequence[str], read: Read, settings: RunSe
     )
 
 
-def _examples(
-    specs: Sequence[SourceSpec], read: Read, limit: int
-) -> Iterator[Example | Refused]:
+def _examples(specs: Sequence[SourceSpec], read: Read, limit: int) -> Iterator[Example | Refused]:
     rows = itertools.chain.from_iterable(read(spec) for spec in specs)
     return itertools.islice(rows, limit) if limit else rows
 
@@ -124,9 +127,7 @@ class _Linking:
         for field, text in example.fields.items():
             seen = LinkCounts()
             links = self.linker.link(text, example.languages.get(field, "und"), seen)
-            self.counts.update(
-                mentions=seen.found, linked=seen.linked, ambiguous=seen.ambiguous
-            )
+            self.counts.update(mentions=seen.found, linked=seen.linked, ambiguous=seen.ambiguous)
             spans += [Span(field, link.start, link.end, "entity", link.id) for link in links]
         return spans
 

@@ -161,8 +161,12 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
             f"{ledger.triples:,} triples",
         ),
         *(
-            (f"names {language}", f"{count:,} entities ({count / entities:.1%})")
+            (
+                f"names {language}".replace(" any", ""),
+                f"{count:,} entities ({count / entities:.1%})",
+            )
             for language, count in ledger.labelled.items()
+            if ledger.labelled["any"]
         ),
     ]
     if ledger.mentions["found"]:

@@ -22,7 +22,7 @@ from ptm_plus.components import (
     Tap,
     UnitKind,
 )
-from ptm_plus.compose import Contribution, chain, check_needs
+from ptm_plus.compose import Contribution, chain, check_claims, check_needs
 from ptm_plus.context import Context
 from ptm_plus.data import Collator, StreamData
 from ptm_plus.encoder import Encoder
@@ -124,7 +124,8 @@ def prepare(settings: RunSettings, watch: Watch) -> Prepared:
 def _check_inputs(settings: RunSettings, plugins: Plugins, inputs: frozenset[str]) -> None:
     provided = set(inputs) | {"spans:entity"}
     check_needs(plugins.instances, provided)
-    if not {"text", "pairs"} & inputs and not any("streams" in p.info.needs for p in plugins):
+    check_claims(plugins.instances, provided)
+    if not {"text", "pairs"} & inputs and not plugins.instances:
         raise SettingsError(
             "no text was given", "give --text FILE, --pairs FILE, or no input for the sample"
         )
@@ -150,9 +151,7 @@ def _streams(
     return streams
 
 
-def _tokenizer(
-    settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch
-) -> Any:
+def _tokenizer(settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch) -> Any:
     path = settings.tokenizer.path or settings.model.path
     if path:
         return load_tokenizer(path, settings.model.trust_remote_code)
@@ -258,7 +257,11 @@ def _check_overlap(
             if not known:
                 raise DataError(
                     f"plugin {plugin.instance!r} needs {kind} spans, but the text mentions "
-                    + ("none" if not linked else f"none of the graph's entities ({len(linked)} others)"),
+                    + (
+                        "none"
+                        if not linked
+                        else f"none of the graph's entities ({len(linked)} others)"
+                    ),
                     "give --labels with the entities' names in the text's languages, or text with "
                     "mentions; `ptm-plus kg check` shows what matches",
                 )
@@ -308,6 +311,8 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
     modules = _build_parts(parts, settings.train.seed, next(backbone.parameters()).dtype)
     taps = _taps(parts, modules, plugins, config)
     encoder = Encoder(backbone, card, modules, taps, inputs).to(device)
+    if settings.model.gradient_checkpointing:
+        encoder.enable_checkpointing()
     context.advance("modules", backbone=backbone, parts=modules)
     collator = Collator(
         {**prepared.streams, **prepared.sets},

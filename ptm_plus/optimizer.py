@@ -101,7 +101,12 @@ def build_optimizer(
         groups.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return AdamW(
         [
-            {"params": parameters, "lr": settings.lr * factor, "factor": factor, "weight_decay": decay}
+            {
+                "params": parameters,
+                "lr": settings.lr * factor,
+                "factor": factor,
+                "weight_decay": decay,
+            }
             for (factor, decay), parameters in sorted(groups.items())
         ],
         betas=settings.betas,

@@ -227,7 +227,9 @@ def _pooled(
     view = context.run.collator.view([row])
     nothing = np.zeros(len(view.spans_of("entity")), dtype=np.bool_)
     plan = force_spans(view, "entity", nothing, context.run.collator.vocabulary)
-    host = context.run.collator.complete(view, plan, context.run.collator.step_spans(data.name, [row]))
+    host = context.run.collator.complete(
+        view, plan, context.run.collator.step_spans(data.name, [row])
+    )
     batch = context.on_device(host)
     states = context.run.encoder.encode(batch, keep=(block - 1,)).blocks[block - 1]
     inner = torch.from_numpy(view.words >= 0).to(states.device)

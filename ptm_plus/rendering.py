@@ -57,11 +57,11 @@ def named_rows(title: str, rows: Iterable[tuple[str, str]]) -> Padding:
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     if not title:
-        return Padding(table, (0, 0, 0, 2))
+        return Padding(table, (0, 0, 0, 2), expand=False)
     outer = Table.grid()
     outer.add_row(Text(title, style="bold"))
     outer.add_row(Padding(table, (0, 0, 0, 2)))
-    return Padding(outer, (0, 0, 0, 2))
+    return Padding(outer, (0, 0, 0, 2), expand=False)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def figures_table(kind: str, values: Mapping[str, Any]) -> Padding:
 def flattened(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, value) for every leaf of nested mappings."""
     values = plain_value(values)
-    if isinstance(values, Mapping):
+    if isinstance(values, Mapping) and values:
         for key, value in values.items():
             yield from flattened(value, f"{name}.{key}" if name else str(key))
     else:

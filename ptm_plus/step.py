@@ -116,7 +116,9 @@ class Root(nn.Module):
 
 
 def add_counts(
-    counts: Sequence[Mapping[LossKey, float]], reduce: Callable[[Tensor], Tensor], keys: Sequence[LossKey]
+    counts: Sequence[Mapping[LossKey, float]],
+    reduce: Callable[[Tensor], Tensor],
+    keys: Sequence[LossKey],
 ) -> dict[LossKey, float]:
     """Sum counts over micro-batches and, by ``reduce``, over processes.
 
@@ -141,4 +143,6 @@ def add_outcome(
         tally.sums[key] = tally.sums[key] + value if key in tally.sums else value
     for name, (top, bottom) in metrics.items():
         before = tally.metrics.get(name)
-        tally.metrics[name] = (top, bottom) if before is None else (before[0] + top, before[1] + bottom)
+        tally.metrics[name] = (
+            (top, bottom) if before is None else (before[0] + top, before[1] + bottom)
+        )

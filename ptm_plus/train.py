@@ -143,7 +143,9 @@ class Trainer:
             total = self._sum_over_processes(tally.sums.get(key, torch.zeros(())).double().cpu())
             if not math.isfinite(float(total)):
                 owner = next(
-                    one.instance for one in self.run.objectives[key[0]] if one.component.name == key[1]
+                    one.instance
+                    for one in self.run.objectives[key[0]]
+                    if one.component.name == key[1]
                 )
                 raise GuardStop(
                     f"the loss {key[1]!r} of plugin {owner!r} on stream {key[0]!r} is {float(total)} "
@@ -204,7 +206,9 @@ class Trainer:
 
     def _seed_device(self, step: int, number: int, rank: int) -> None:
         """Reseed device randomness (dropout), so that a resumed run draws the same."""
-        torch.manual_seed(derive_key(self.run.settings.train.seed, "device", step, number, rank) % 2**63)
+        torch.manual_seed(
+            derive_key(self.run.settings.train.seed, "device", step, number, rank) % 2**63
+        )
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
@@ -226,14 +230,16 @@ class Trainer:
 
     def _detail(self) -> str:
         speed = self.progress.tokens / max(self.progress.seconds, 1e-9)
-        losses = "  ".join(f"{name.split('/')[1]} {v:.3f}" for name, v in self.progress.last.items())
+        losses = "  ".join(
+            f"{name.split('/')[1]} {v:.3f}" for name, v in self.progress.last.items()
+        )
         return f"{losses}  {speed:,.0f} tokens/s"
 
 
 def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
     """Return the accelerator: devices, processes, autocast."""
     cpu = device == "cpu" or not torch.cuda.is_available()
-    bf16 = precision == "bf16" or (precision == "auto" and not cpu and torch.cuda.is_bf16_supported())
+    bf16 = precision == "bf16" or (
+        precision == "auto" and not cpu and torch.cuda.is_bf16_supported()
+    )
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
-
-

@@ -303,6 +303,14 @@ def test_kinds_choose_in_their_order_and_never_twice(plain):
     assert found.kind.tolist() == [-1, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, -1]
 
 
+def test_of_two_exclusive_kinds_the_first_in_order_owns_a_token(plain):
+    first = fixed_kind([(1, 3)], name="zebra", order=10, exclusive=True, weight=1e12)
+    second = fixed_kind([(3, 3)], name="ape", order=20, exclusive=True, weight=1e9)
+    found = plan(view_of(plain, 0), second, first, rate=0.999)
+    assert found.kind[1:4].tolist() == [0, 0, 0]
+    assert not np.any(found.kind == found.kinds.index("ape"))
+
+
 def test_the_order_in_which_kinds_are_given_does_not_matter(texts):
     view = texts[0]
     kinds = [fixed_kind([(1, 2)], name="a"), entity_kind(), word_kind("word")]

@@ -20,7 +20,7 @@ PINNED = [
     *("Section", "Segment", "SettingsError", "Span", "SpanTable", "States", "StepPlan"),
     *("StopRequested", "Stream", "Tap", "Template", "Treatment", "UnitKind", "Units", "View"),
     *("Visibility", "__version__", "attend", "cache_folder", "field_segment", "hookimpl"),
-    *("loss_sum", "masked_lm", "paired", "pairs_stream", "predicted_sequences", "span_units"),
+    *("loss_sum", "masked_lm", "nearest", "paired", "pairs_stream", "predicted_sequences", "span_units"),
     "special_segment",
 ]
 

@@ -230,6 +230,12 @@ def test_a_pair_by_hand(tmp_path):
     assert view.spans_of("phrase") is EMPTY_SPANS
 
 
+def test_words_of_neighbouring_sequences_are_two(tmp_path):
+    store = build_store(tmp_path, [Seq([Seg([10, 11], [0, 0], language="en")])] * 2)
+    view = ViewMaker("s", store, LABELS, SEED).view(np.array([0, 1]), np.array([0, 0]))
+    assert renumbered(view.words.tolist(), [0] * 4) == [(0, 2), (2, 2)]
+
+
 def test_halves_come_first_equally_often(mixed):
     sequences, maker = mixed
     pairs = np.array([n for n, seq in enumerate(sequences) if len(seq.segments) == 5])

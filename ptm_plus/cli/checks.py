@@ -32,7 +32,21 @@ def doctor(context: typer.Context, output: OutputFlags) -> None:
 def _table(checks: list[dict[str, str]]) -> Group:
     rows = [
         (Text(check["state"], style=_STYLES[check["state"]]), check["name"], check["found"])
-        for check in checks
+        for check in _folded(checks)
     ]
     mends = [Text(f"{check['name']}: {check['mend']}") for check in checks if check["mend"]]
     return Group(columns(("", "what", "found"), rows), *mends)
+
+
+def _folded(checks: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put the members of a group that are well in one row; those that are not keep their own."""
+    rows: list[dict[str, str]] = []
+    for check in checks:
+        if check["group"] and check["state"] == "ok":
+            found = f"{check['name']} {check['found']}"
+            if rows and rows[-1]["name"] == check["group"]:
+                rows[-1]["found"] += f", {found}"
+                continue
+            check = {**check, "name": check["group"], "found": found}
+        rows.append(check)
+    return rows

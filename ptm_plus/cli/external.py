@@ -29,16 +29,17 @@ class OpenGroup(TyperGroup):
         return [*own, *sorted(name for name in self._external() if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command; one of a plugin stays a name until it is called."""
+        """Return a command for a listing: one of a plugin is a name and where it comes from."""
         own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
         found = self._external().get(cmd_name, [])
-        if not found:
-            return None
-        # While help lists the commands nothing is parsed yet, and nothing is imported.
-        listing = ctx.resilient_parsing or not _is_called(ctx, cmd_name)
-        return _placeholder(cmd_name, found) if listing else _loaded(cmd_name, found)
+        return own if own is not None or not found else _placeholder(cmd_name, found)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is called; only now a plugin's is imported."""
+        found = self._external().get(args[0], [])
+        if super().get_command(ctx, args[0]) is None and found:
+            return args[0], _loaded(args[0], found), args[1:]
+        return super().resolve_command(ctx, args)
 
     def _external(self) -> dict[str, list[Found]]:
         prefix = f"{self.name}."
@@ -50,14 +51,9 @@ class OpenGroup(TyperGroup):
         return commands
 
 
-def _is_called(context: Any, name: str) -> bool:
-    words = [*getattr(context, "_protected_args", ()), *context.args]
-    return bool(words) and words[0] == name
-
-
 def _placeholder(name: str, found: list[Found]) -> Any:
-    owners = ", ".join(_owner(one).label if _owner(one) else one.distribution for one in found)
-    app = typer.Typer()
+    owners = " and ".join((_owner(one) or one).label for one in found)
+    app = typer.Typer(add_completion=False)
     app.command(name, help=f"From {owners}.")(lambda: None)
     return typer.main.get_command(app)
 
@@ -72,7 +68,7 @@ def _loaded(name: str, found: list[Found]) -> Any:
     owner = _owner(found[0])
     if owner is not None:
         find(owner.name, discover())  # says what is missing of the plugin's extra
-    app = typer.Typer()
+    app = typer.Typer(add_completion=False)
     app.command(name)(load_object(found[0].target, owner or found[0]))
     return typer.main.get_command(app)
 

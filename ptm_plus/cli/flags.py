@@ -24,7 +24,9 @@ _INPUTS, _RUN, _OUTPUT = "Inputs", "Run", "Output"
 
 
 def _many(flag: str, help_text: str) -> Any:
-    return typer.Option(flag, help=help_text, rich_help_panel=_INPUTS, show_default=False)
+    return typer.Option(
+        flag, metavar="FILE", help=help_text, rich_help_panel=_INPUTS, show_default=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +34,45 @@ class RunFlags:
     """What a run is made of: a settings file, and flags that go over it."""
 
     settings_file: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="Settings file (TOML).")
+        Path | None, typer.Argument(metavar="CONFIG", help="Settings file (TOML).")
     ] = None
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", metavar="FILE", help="The same.", rich_help_panel=_RUN),
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Settings file, as a flag.", rich_help_panel=_RUN
+        ),
     ] = None
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Checkpoint folder or hub name; default: built.", rich_help_panel=_RUN
+            "--model",
+            metavar="NAME",
+            help="Checkpoint folder or hub name; default: a small new model.",
+            rich_help_panel=_RUN,
         ),
     ] = None
-    text: Annotated[Names, _many("--text", "Text; 'a/*.jsonl', en=FILE. Repeatable.")] = None
-    pairs: Annotated[Names, _many("--pairs", "Sentence pairs; en-fr=FILE. Repeatable.")] = None
+    text: Annotated[Names, _many("--text", "Text: a.jsonl, 'a/*.txt', en=FILE. Repeatable.")] = None
+    pairs: Annotated[Names, _many("--pairs", "Sentence pairs: a.tsv, en-fr=FILE. Repeatable.")] = (
+        None
+    )
     kg: Annotated[Names, _many("--kg", "Triples (TSV). Repeatable.")] = None
     labels: Annotated[Names, _many("--labels", "Names of entities. Repeatable.")] = None
     links: Annotated[Names, _many("--links", "Ids that are one (TSV). Repeatable.")] = None
     vectors: Annotated[
         str | None,
-        typer.Option("--vectors", help="Entity vectors.", rich_help_panel=_INPUTS),
+        typer.Option(
+            "--vectors",
+            metavar="FILE",
+            help="Entity vectors (.safetensors); default: trained.",
+            rich_help_panel=_INPUTS,
+        ),
     ] = None
     plugin: Annotated[
         Names,
         typer.Option(
             "--plugin",
             "-p",
+            metavar="NAME",
             help="NAME, NAME:INSTANCE or ./file.py; repeatable, in any order.",
             rich_help_panel=_RUN,
             show_default=False,
@@ -68,9 +83,12 @@ class RunFlags:
         typer.Option("--output", "-o", metavar="DIR", help="Run folder.", rich_help_panel=_RUN),
     ] = None
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Optimizer steps.", rich_help_panel=_RUN)
+        int | None,
+        typer.Option("--steps", metavar="N", help="Optimizer steps.", rich_help_panel=_RUN),
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed.", rich_help_panel=_RUN)] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed.", rich_help_panel=_RUN)
+    ] = None
     sets: Annotated[
         Names,
         typer.Option(
@@ -126,7 +144,10 @@ class OutputFlags:
     log_format: Annotated[
         str,
         typer.Option(
-            "--log-format", help="auto, rich, plain or json lines.", rich_help_panel=_OUTPUT
+            "--log-format",
+            metavar="NAME",
+            help="auto, rich, plain or json lines.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = "auto"
 
@@ -136,7 +157,8 @@ class DeviceFlag:
     """Where the model lives."""
 
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=_RUN)
+        str,
+        typer.Option("--device", metavar="NAME", help="auto, cpu or cuda.", rich_help_panel=_RUN),
     ] = "auto"
 
     def checked(self) -> str:

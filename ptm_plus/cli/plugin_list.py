@@ -76,9 +76,9 @@ def _shown(card: dict[str, Any]) -> RenderableType:
         parts.append(columns(("hook", "what it returns"), hooks))
     if card["settings"]:
         rows = [(one["key"], one["type"], one["default"], one["help"]) for one in card["settings"]]
-        parts.append(columns((f"setting of [plugin.{card['name']}]", "type", "default", ""), rows))
+        parts.append(columns(("setting", "type", "default", ""), rows))
         first = card["settings"][0]
-        parts.append(Text(f"set one with: --set plugin.{card['name']}.{first['key']}=…"))
+        parts.append(Text(f"set one with: --set plugin.{card['name']}.{first['key']}=VALUE"))
     else:
         parts.append(Text("no settings"))
     return Group(*parts)

@@ -72,5 +72,3 @@ class EntityHead(nn.Module):
         """
         projected: Tensor = self.norm(gelu(self.dense(states)))
         return projected @ candidates.T * torch.exp(self.scale)
-
-

@@ -65,9 +65,7 @@ class KgFusion:
         """Return the columns that carry entities."""
         table = open_table(context, self.settings.vectors)
         rows = np.append(table.rows(context.labels["entity"]), -1)  # the last serves label -1
-        columns = EntityColumns(
-            table, rows, self.settings.every_token, self.settings.label_all
-        )
+        columns = EntityColumns(table, rows, self.settings.every_token, self.settings.label_all)
         return [Feature(name="entities", compute=columns, scope="step")]
 
     @hookimpl
@@ -120,7 +118,12 @@ class KgFusion:
 
     def _taps(self, module: nn.Module) -> list[Tap]:
         return [
-            Tap(site="block_in", run=partial(self._fuse, module, place), blocks=(block,), writes=True)
+            Tap(
+                site="block_in",
+                run=partial(self._fuse, module, place),
+                blocks=(block,),
+                writes=True,
+            )
             for place, block in enumerate(self.settings.blocks)
         ]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.errors import DataError, SettingsError, nearest
-from ptm_plus.knowledge.graph import Graph
+from ptm_plus import DataError, SettingsError, nearest
+from ptm_plus.knowledge import Graph
 from ptm_plus_kg_fusion.pykeen_session import pykeen_session
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
-from ptm_plus.knowledge.graph import Graph
+from ptm_plus.knowledge import Graph
 
 pytest.importorskip("pykeen")
 torch = pytest.importorskip("torch")
@@ -149,7 +149,7 @@ PROGRAM = """
 import sys
 import ptm_plus_kg_fusion.vectors as module
 assert not {"torch", "pykeen"} & sys.modules.keys()
-from ptm_plus.knowledge.graph import Graph
+from ptm_plus.knowledge import Graph
 graph = Graph.build([("a", "r", "b"), ("b", "r", "c")])
 module.train_vectors(graph, dimension=4, epochs=1)
 """

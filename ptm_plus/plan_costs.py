@@ -1,0 +1,204 @@
+"""Figures of a plan: rows and epochs, mask budget, parameters, operations, memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptm_plus.mixture import shares
+from ptm_plus.preview import first_rows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ptm_plus.data import Collator
+    from ptm_plus.mixture import StepPlan
+    from ptm_plus.run import Prepared, Run
+
+_SAMPLED_STEPS = 200
+_SAMPLED_ROWS = 16
+
+BYTES = {"weights": 4, "gradients": 4, "adam": 8}
+"""Bytes per parameter: fp32 weights; for trained ones gradients and AdamW's two moments."""
+
+FORWARD_AND_BACKWARD = 6
+"""Operations per parameter and token: 2 forward, 4 backward (Kaplan et al. 2020, section 2.1)."""
+
+
+def data_figures(prepared: Prepared, run: Run | None) -> list[dict[str, Any]]:
+    """Return, per stream, its objectives and per stratum tokens, share, epochs and row fill."""
+    streams, strata = mean_shares(prepared, run)
+    rows = prepared.settings.train.steps * prepared.settings.batch.rows
+    return [
+        {
+            "stream": name,
+            "objectives": _objectives(prepared, run, name),
+            "share": streams.get(name, 0.0),
+            "held_out_sequences": len(data.held_out),
+            "strata": [
+                {
+                    "stratum": stratum,
+                    "tokens": tokens,
+                    "share": strata.get((name, stratum), 0.0),
+                    "rows": len(data.rows(stratum, 0)),
+                    "fill": data.rows(stratum, 0).fill,
+                    "epochs": rows * strata.get((name, stratum), 0.0) / len(data.rows(stratum, 0)),
+                }
+                for stratum, tokens in sorted(data.tokens.items(), key=lambda one: -one[1])
+            ],
+        }
+        for name, data in sorted(prepared.streams.items())
+    ]
+
+
+def mean_shares(
+    prepared: Prepared, run: Run | None
+) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """Return the mean share of rows over the run, per stream and per (stream, stratum).
+
+    Plans of evenly spaced steps are looked at, so that schedules count.
+    """
+    tokens = {name: data.tokens for name, data in prepared.streams.items()}
+    streams: Counter[str] = Counter()
+    strata: Counter[tuple[str, str]] = Counter()
+    weights = _weights(prepared, run)
+    for of_stream, alpha in weights:
+        total = sum(of_stream.values())
+        for name, weight in of_stream.items():
+            streams[name] += weight / total / len(weights)
+            for stratum, share in shares(tokens[name], alpha.get(name, 1.0)).items():
+                strata[name, stratum] += weight / total * share / len(weights)
+    return dict(streams), dict(strata)
+
+
+def _weights(
+    prepared: Prepared, run: Run | None
+) -> list[tuple[Mapping[str, float], Mapping[str, float]]]:
+    if run is None:
+        return [(prepared.stream_weights, prepared.stream_alpha)]
+    return [(plan.stream_weights, plan.alpha) for plan in _sampled_plans(run)]
+
+
+def _sampled_plans(run: Run) -> list[StepPlan]:
+    steps = run.settings.train.steps
+    chosen = np.unique(np.linspace(0, steps - 1, min(steps, _SAMPLED_STEPS)).astype(int))
+    return [run.planner.plan(int(step)) for step in chosen]
+
+
+def _objectives(prepared: Prepared, run: Run | None, stream: str) -> list[dict[str, Any]]:
+    if run is None:
+        names = prepared.stream_objectives[stream]
+        return [{"name": name, "weight": None, "owner": ""} for name in names]
+    weights = run.planner.plan(0).objective_weights
+    return [
+        {
+            "name": one.component.name,
+            "owner": one.instance,
+            "weight": weights.get(one.component.name),
+        }
+        for one in run.objectives[stream]
+    ]
+
+
+def mask_figures(prepared: Prepared, collator: Collator) -> list[dict[str, Any]]:
+    """Return, per stream and unit kind, its share of the token budget and of predicted tokens.
+
+    Measured on the first rows of the first epoch.
+    """
+    figures = []
+    for name, data in sorted(prepared.streams.items()):
+        view = collator.view(first_rows(data, 0, _SAMPLED_ROWS))
+        plan = collator.masks(view, prepared.settings.masking.rate)
+        maskable = max(1, int((view.words >= 0).sum()))
+        predicted = np.bincount(plan.kind[plan.predicted], minlength=len(plan.kinds))
+        figures += [
+            {
+                "stream": name,
+                "kind": kind,
+                "budget": plan.budget[kind] / maskable,
+                "predicted": int(predicted[number]) / maskable,
+            }
+            for number, kind in enumerate(plan.kinds)
+        ]
+    return figures
+
+
+def model_figures(run: Run) -> dict[str, Any]:
+    """Return parameters, operations per token and memory, per owner and in all."""
+    from ptm_plus.optimizer import apply_rules
+
+    apply_rules(run.encoder, [one.component for one in run.rules])
+    parts = [_part(run, owner) for owner in run.parts]
+    trained, frozen = _counts(run.encoder.backbone)
+    backbone = {"trained": trained, "frozen": frozen}
+    return {
+        "backbone": {"class": type(run.encoder.backbone).__name__, **backbone},
+        "parts": parts,
+        "tables": [
+            {
+                "plugin": one.instance,
+                "name": one.component.name,
+                "rows": one.component.rows,
+                "path": str(one.component.path),
+            }
+            for one in run.tables
+        ],
+        "operations_per_token": operations(run, parts),
+        "memory": memory([backbone, *parts]),
+    }
+
+
+def _part(run: Run, owner: Any) -> dict[str, Any]:
+    module = run.encoder.parts_of(owner.instance)[owner.component.name]
+    trained, frozen = _counts(module)
+    return {
+        "plugin": owner.instance,
+        "name": owner.component.name,
+        "trained": trained,
+        "frozen": frozen,
+        "export": owner.component.export,
+    }
+
+
+def _counts(module: nn.Module) -> tuple[int, int]:
+    """Return the number of trained and of frozen parameters."""
+    sizes = [(one.numel(), one.requires_grad) for one in module.parameters()]
+    return sum(n for n, grad in sizes if grad), sum(n for n, grad in sizes if not grad)
+
+
+def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return operations per token of training: 6 per parameter of blocks and parts, and the head.
+
+    The head (transform and projection to the vocabulary) runs at predicted tokens only. Attention
+    scores, quadratic in the sequence's length, are left out.
+    """
+    backbone, card = run.encoder.backbone, run.encoder.card
+    again = 2 if run.settings.model.gradient_checkpointing else 0
+    blocks = sum(_counts(card.block_list(backbone)))
+    body = sum(_counts(card.encoder(backbone)))
+    output: Any = backbone.get_output_embeddings()  # type: ignore[operator]
+    tied = output.weight is backbone.get_input_embeddings().weight  # type: ignore[operator]
+    head = sum(_counts(backbone)) - body + (output.weight.numel() if tied else 0)
+    rate = run.settings.masking.rate
+    figures = {
+        "blocks": float((FORWARD_AND_BACKWARD + again) * blocks),
+        "head": FORWARD_AND_BACKWARD * rate * head,
+        "parts": float(FORWARD_AND_BACKWARD * sum(p["trained"] + p["frozen"] for p in parts)),
+    }
+    return {**figures, "total": sum(figures.values())}
+
+
+def memory(owners: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return bytes for weights, gradients and optimizer; activations come on top."""
+    owners = list(owners)
+    trained = sum(one["trained"] for one in owners)
+    whole = trained + sum(one["frozen"] for one in owners)
+    figures = {
+        "weights": BYTES["weights"] * whole,
+        "gradients": BYTES["gradients"] * trained,
+        "optimizer": BYTES["adam"] * trained,
+    }
+    return {**figures, "total": sum(figures.values())}

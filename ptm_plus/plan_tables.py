@@ -1,0 +1,149 @@
+"""A plan as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ptm_plus.rendering import columns, named_rows, number, percent, quantity, size
+
+_SHORT = 12
+
+
+def plan_tables(plan: Mapping[str, Any]) -> Group:
+    """Return a plan, as ``plan.make_plan`` makes it, for a console."""
+    parts: list[RenderableType] = [_run(plan["run"])]
+    if plan["plugins"]:
+        parts.append(_plugins(plan["plugins"]))
+    if plan["prepare"]:
+        parts.append(_prepare(plan["prepare"]))
+    if "streams" in plan:
+        parts += [_streams(plan["streams"]), _masking(plan["masking"])]
+    if "model" in plan:
+        parts += _model(plan["model"], plan["run"])
+        parts += list(_features(plan["features"]))
+    if plan["missing"]:
+        parts.append(Text(f"Not all is known: {plan['missing']}. With --prepare it is done first."))
+    return Group(*parts)
+
+
+def _run(run: Mapping[str, Any]) -> RenderableType:
+    tokens = quantity(run["tokens_at_most"])
+    rows = [
+        ("model", run["model"]),
+        (
+            "budget",
+            f"{run['steps']:,} steps × {run['rows_per_step']} rows × {run['row_tokens']} tokens "
+            f"= up to {tokens} tokens",
+        ),
+        ("masking", percent(run["mask_rate"])),
+        ("peak rate", number(run["lr"])),
+        ("seed", str(run["seed"])),
+        ("run folder", run["output"]),
+    ]
+    return named_rows("run", rows)
+
+
+def _plugins(plugins: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            one["instance"],
+            f"{one['distribution']} {one['version']}",
+            ", ".join(one["needs"]) or "–",
+            ", ".join(f"{c['resource']} ({c['mode']})" for c in one["claims"]) or "–",
+            ", ".join(hook.removeprefix("ptm_") for hook in one["hooks"]),
+        )
+        for one in plugins
+    ]
+    return columns(("plugin", "from", "needs", "claims", "hooks"), rows)
+
+
+def _prepare(artifacts: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            one["stream"],
+            one["artifact"],
+            "in the cache" if one["present"] else "to be made",
+            one["reason"] or one["key"][:_SHORT],
+        )
+        for one in artifacts
+    ]
+    return columns(("stream", "prepared", "state", "why, or key"), rows)
+
+
+def _streams(streams: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            stream["stream"] if first == 0 else "",
+            _objectives(stream["objectives"]) if first == 0 else "",
+            one["stratum"],
+            f"{one['tokens']:,}",
+            percent(one["share"]),
+            f"{one['epochs']:.1f}",
+            percent(one["fill"]),
+        )
+        for stream in streams
+        for first, one in enumerate(stream["strata"])
+    ]
+    headings = ("stream", "objectives", "stratum", "tokens", "rows", "epochs", "fill")
+    return columns(headings, rows, right=headings[3:])
+
+
+def _objectives(objectives: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        one["name"] if one["weight"] is None else f"{one['name']} × {one['weight']:g}"
+        for one in objectives
+    )
+
+
+def _masking(masking: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (one["stream"], one["kind"], percent(one["budget"]), percent(one["predicted"]))
+        for one in masking
+    ]
+    headings = ("stream", "masked kind", "budget", "in 16 rows")
+    return columns(headings, rows, right=headings[2:])
+
+
+def _model(model: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[RenderableType]:
+    backbone = model["backbone"]
+    rows = [
+        ("backbone", backbone["class"], backbone["trained"], backbone["frozen"], "plain"),
+        *(
+            (one["plugin"], one["name"], one["trained"], one["frozen"], one["export"])
+            for one in model["parts"]
+        ),
+    ]
+    shown = [(a, b, f"{c:,}", f"{d:,}" if d else "–", e) for a, b, c, d, e in rows]
+    headings = ("owner", "part", "trained", "frozen", "at export")
+    yield columns(headings, shown, right=("trained", "frozen"))
+    tables = [(one["plugin"], f"{one['rows']:,} rows in {one['path']}") for one in model["tables"]]
+    yield named_rows("cost", [*tables, *_costs(model, run)])
+
+
+def _costs(model: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    work = model["operations_per_token"]
+    each = ", ".join(f"{name} {quantity(work[name])}" for name in ("blocks", "head", "parts"))
+    yield "FLOPs per token", f"{quantity(work['total'])} ({each})"
+    yield "FLOPs in all", f"up to {quantity(work['total'] * run['tokens_at_most'])}"
+    memory = model["memory"]
+    each = ", ".join(f"{name} {size(memory[name])}" for name in memory if name != "total")
+    yield "memory", f"{size(memory['total'])} ({each}); activations on top"
+
+
+def _features(features: list[dict[str, Any]]) -> Iterator[RenderableType]:
+    if not features:
+        return
+    rows = [
+        (
+            one["plugin"],
+            one["name"],
+            one["scope"],
+            "depends on how a step is split" if one["scope"] == "micro" else "",
+        )
+        for one in features
+    ]
+    yield columns(("plugin", "feature", "scope", ""), rows)

@@ -1,0 +1,113 @@
+"""``report.json``: every figure of a run, and the table that is made of it.
+
+Schema (a test checks it): ``seconds`` of the whole command; ``speed.tokens_per_second``;
+``objectives.NAME.{first,last}`` mean training loss over streams, with ``streams`` beside;
+``probes.in_text_facts`` and ``probes.graph_only_facts``, each with ``with_plugins``,
+``without_plugins``, ``shuffled_graph``, ``majority_guess`` (accuracy, mean over objects, questions);
+``probes.translation_retrieval.{with_plugins,without_plugins}``; ``evaluation``, all figures of all
+probes; ``plugins``; ``files``. What a run did not measure is ``null``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptm_plus.run import Run
+from ptm_plus.train import Progress
+
+VERSION = 1
+
+GROUPS = {"in_text_facts": "in_text", "graph_only_facts": "graph_only"}
+"""Question group behind each fact probe."""
+
+
+def make_report(
+    run: Run, progress: Progress, evaluation: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Return the report of a finished training.
+
+    Args:
+        run: the run.
+        progress: where training ended.
+        evaluation: figures of all probes.
+        seconds: seconds of the whole command.
+    """
+    own = "with_plugins" if run.plugins.instances else "without_plugins"
+    columns = ("with_plugins", "without_plugins", "shuffled_graph", "majority_guess")
+    mentions = evaluation.get("masked_mentions", {})
+    probes: dict[str, Any] = {
+        probe: {name: mentions.get(group) if name == own else None for name in columns}
+        for probe, group in GROUPS.items()
+    }
+    retrieval = evaluation.get("translation_retrieval")
+    probes["translation_retrieval"] = {
+        name: retrieval if name == own else None for name in columns[:2]
+    }
+    return {
+        "version": VERSION,
+        "seconds": round(seconds, 2),
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "speed": {"tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1)},
+        "objectives": objectives(progress),
+        "probes": probes,
+        "evaluation": _plain(evaluation),
+        "plugins": [
+            {"name": p.instance, "version": p.version, "distribution": p.distribution}
+            for p in run.plugins.instances
+        ],
+        "accounts": {name: account.to_json() for name, account in run.prepared.accounts.items()},
+        "files": [],
+    }
+
+
+def objectives(progress: Progress) -> dict[str, Any]:
+    """Return first and last mean loss by objective: the mean over streams, and each stream's."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, last in progress.last.items():
+        stream, name = key.split("/")
+        streams = found.setdefault(name, {"streams": {}})["streams"]
+        streams[stream] = {"first": progress.first[key], "last": last}
+    for entry in found.values():
+        for moment in ("first", "last"):
+            values = [losses[moment] for losses in entry["streams"].values()]
+            entry[moment] = sum(values) / len(values)
+    return found
+
+
+def write_report(report: dict[str, Any], folder: Path) -> Path:
+    """Write ``report.json`` whole or not at all, with the list of the run's files."""
+    path = folder / "report.json"
+    report["files"] = sorted(
+        {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        | {path.name}
+    )
+    draft = path.with_suffix(".partial")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(_plain(report), file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    return path
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the report of a finished run."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: figures that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,206 @@
+"""The main job with no files given: train on the sample world, with and without the plugins.
+
+The run without plugins is a second process with the same seed, data and number of steps, side by
+side with the first; nothing in the table is stored beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ptm_plus.errors import PtmPlusError
+from ptm_plus.examples import Example
+from ptm_plus.progress import Watch
+from ptm_plus.report import GROUPS, read_report, write_report
+from ptm_plus.sample import World, build_world, majority_guess, probe_examples, write_world
+from ptm_plus.sample.evaluation import retrieval_pairs
+from ptm_plus.sample.facts import Half
+from ptm_plus.settings import RunSettings
+from ptm_plus.settings_files import Resolved, dump_toml
+from ptm_plus.training_run import train
+
+DEFAULTS: Mapping[str, Any] = {
+    "model.config": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+    },
+    "tokenizer.vocabulary": 6000,
+    "prepare.max_length": 96,
+    "masking.rate": 0.25,
+    "batch.row_tokens": 256,
+    "batch.rows": 8,
+    "train.steps": 1500,
+    "train.lr": 2e-3,
+    "train.weight_decay": 0.01,
+    "train.log_every": 20,
+    "train.threads": 1,
+}
+"""Settings of the sample, under whatever the user sets."""
+
+PLUGIN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "kg-fusion": {"vectors": {"dimension": 64}, "mention_weight": 2.0},
+}
+"""Likewise for plugins that are asked for."""
+
+
+def train_sample(resolved: Resolved, watch: Watch, *, device: str = "auto") -> dict[str, Any]:
+    """Train on the sample world and return the report.
+
+    With plugins, the run without them is trained beside it and its figures join the report.
+
+    Args:
+        resolved: what the user set.
+        watch: where progress goes.
+        device: device of the run with plugins.
+    """
+    began = time.perf_counter()
+    settings = sample_settings(resolved, build_world(), watch)
+    if not settings.plugins:
+        return _with_guess(train(settings, watch, device=device), settings)
+    with _beside(_without_plugins(settings)) as baseline:
+        report = train(settings, watch, device=device)
+        with watch.task("the run without plugins"):
+            _wait(baseline, settings.output / "without-plugins.log")
+    other = read_report(settings.output / "without-plugins")
+    for name, probe in report["probes"].items():
+        probe["without_plugins"] = other["probes"][name]["without_plugins"]
+    report["baseline"] = {
+        key: other[key] for key in ("objectives", "speed", "tokens", "steps", "seconds")
+    }
+    report["seconds"] = round(time.perf_counter() - began, 2)
+    return _with_guess(report, settings)
+
+
+def sample_settings(
+    resolved: Resolved, world: World, watch: Watch, *, half: Half = "reported"
+) -> RunSettings:
+    """Write the sample's files into the run folder and return the run's settings.
+
+    Args:
+        resolved: what the user set; it wins over the sample's defaults.
+        world: the sample world.
+        watch: where progress goes.
+        half: ``development`` asks for the facts that settings are tuned on.
+    """
+    folder = resolved.settings.output / "sample"
+    files = write_world(world, folder)
+    questions = folder / f"questions-{half}.jsonl"
+    _write_lines(questions, _questions(world, half))
+    _write_lines(folder / "retrieval.jsonl", map(_pair, retrieval_pairs(world)))
+    guess = {
+        name: asdict(majority_guess(world, probe_examples(world, in_text=text, half=half)))
+        for name, text in (("in_text", True), ("graph_only", False))
+    }
+    (folder / "majority_guess.json").write_text(json.dumps(guess), encoding="utf-8")
+    watch.note(
+        f"sample world: {len(world.text):,} sentences, {len(world.pairs):,} pairs, "
+        f"{len(world.triples):,} facts, in {folder}"
+    )
+    values = {
+        **DEFAULTS,
+        "data.text": [str(files.text)],
+        "data.pairs": [str(files.pairs)],
+        "data.kg": [str(files.triples)],
+        "data.labels": [str(files.labels)],
+        "evaluate.mentions": [str(questions)],
+        "evaluate.pairs": [str(folder / "retrieval.jsonl")],
+    }
+    return _under(resolved, values)
+
+
+def _under(resolved: Resolved, values: Mapping[str, Any]) -> RunSettings:
+    """Lay the sample's values under what the user set."""
+    given = resolved.settings
+    tree: dict[str, Any] = given.model_dump(mode="json")
+    for key, value in values.items():
+        section, name = key.split(".")
+        if resolved.origins.get(key, "default") == "default":
+            tree[section][name] = value
+    for name, table in PLUGIN_DEFAULTS.items():
+        if name in given.plugins:
+            tree["plugin"][name] = {**table, **tree["plugin"].get(name, {})}
+    return RunSettings.model_validate(tree)
+
+
+def _without_plugins(settings: RunSettings) -> RunSettings:
+    output = settings.output / "without-plugins"
+    return settings.model_copy(update={"plugins": (), "plugin": {}, "output": output})
+
+
+@contextmanager
+def _beside(settings: RunSettings) -> Iterator[subprocess.Popen[bytes]]:
+    """Train a run in another process while the body runs; it never outlives the body."""
+    settings.output.mkdir(parents=True, exist_ok=True)
+    file = settings.output / "settings.toml"
+    file.write_text(dump_toml(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "ptm_plus", "train", "--config", str(file)]
+    command += ["--device", "cpu", "--quiet", "--overwrite", "--json"]
+    log = settings.output.parent / "without-plugins.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.wait():
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise PtmPlusError(
+            f"the run without plugins failed: {lines[-1] if lines else 'no output'}", f"see {log}"
+        )
+
+
+def _with_guess(report: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
+    guess = json.loads((settings.output / "sample" / "majority_guess.json").read_text("utf-8"))
+    for probe, group in GROUPS.items():
+        score = guess[group]
+        report["probes"][probe]["majority_guess"] = {
+            "accuracy": score["plain"],
+            "over_objects": score["over_objects"],
+            "questions": score["count"],
+        }
+    write_report(report, settings.output)
+    return report
+
+
+def _questions(world: World, half: Half) -> Iterator[dict[str, Any]]:
+    for group, in_text in (("in_text", True), ("graph_only", False)):
+        for example in probe_examples(world, in_text=in_text, half=half):
+            yield {
+                "text": example.fields["text"],
+                "lang": example.languages["text"],
+                "mentions": [{"start": s.start, "end": s.end, "id": s.id} for s in example.spans],
+                "target": example.labels["target"],
+                "group": group,
+            }
+
+
+def _pair(example: Example) -> dict[str, str]:
+    return {
+        "src": example.fields["src"],
+        "tgt": example.fields["tgt"],
+        "src_lang": example.languages["src"],
+        "tgt_lang": example.languages["tgt"],
+    }
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
