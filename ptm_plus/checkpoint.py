@@ -91,17 +91,25 @@ def save_checkpoint(run: Run, optimizer: AdamW, cursors: Cursors, progress: Prog
     return target
 
 
-def seal(draft: Path, target: Path) -> None:
-    """Flush a draft folder, write its manifest and give it its final name."""
+def seal(draft: Path, target: Path, manifest_name: str = MANIFEST) -> None:
+    """Flush a draft folder, write its manifest and give it its final name.
+
+    Args:
+        draft: the folder, complete.
+        target: its final name; what is there is replaced.
+        manifest_name: path of the manifest (sizes and hashes) within the folder.
+    """
     files = sorted(path for path in draft.rglob("*") if path.is_file())
     manifest = {
         str(path.relative_to(draft)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
         for path in files
     }
-    (draft / MANIFEST).write_text(json.dumps({"files": manifest}, indent=1), encoding="utf-8")
-    for path in [*files, draft / MANIFEST]:
+    listed = json.dumps({"files": manifest}, indent=1)
+    (draft / manifest_name).write_text(listed, encoding="utf-8")
+    for path in [*files, draft / manifest_name]:
         flush(path)
-    flush(draft)
+    for folder in {path.parent for path in files} | {draft}:
+        flush(folder)
     if target.exists():
         shutil.rmtree(target)
     draft.rename(target)

@@ -222,6 +222,14 @@ class Collator:
         numbers = np.concatenate([row.numbers for row in rows])
         return self.streams[stream].maker.spans(numbers)
 
+    def split_dependent(self, stream: str) -> list[str]:
+        """Return plugins with features of scope ``micro``: their columns depend on the split."""
+        return [
+            c.instance
+            for c in self._features
+            if c.component.scope == "micro" and _applies(c.component.streams, stream)
+        ]
+
     def complete(
         self, view: View, plan: MaskPlan, step_spans: Mapping[str, SpanTable]
     ) -> HostBatch:

@@ -40,6 +40,9 @@ class PassContext:
         states: tensors that a part carries from block to block, keyed by (name, block): write
             block i, read block i - 1, never one mutable "current" state.
         kept: block outputs that were asked for, by block index.
+        keep: blocks that were asked for.
+        use_taps: whether taps run in this pass.
+        silent: plugins whose taps do not run in this pass.
     """
 
     batch: MicroBatch
@@ -48,6 +51,7 @@ class PassContext:
     kept: dict[int, Tensor] = field(default_factory=dict)
     keep: frozenset[int] = frozenset()
     use_taps: bool = True
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,9 @@ class Encoder(nn.Module):
             rules: further visibility rules.
         """
         resolved = {index: index % self.blocks for index in keep}
-        context = PassContext(batch, {}, keep=frozenset(resolved.values()), use_taps=taps)
+        context = PassContext(
+            batch, {}, keep=frozenset(resolved.values()), use_taps=taps, silent=self._silent
+        )
         active = [
             c
             for c in self.inputs
@@ -157,11 +163,7 @@ class Encoder(nn.Module):
         ]
         visible = [c.component.rule for c in active if isinstance(c.component, Visibility)]
         packing = Packing(batch, [*visible, *rules])
-        arguments: dict[str, Any] = {"ptm_packing": packing}
-        if self.card.takes_positions:
-            arguments["position_ids"] = (batch.positions + self._offset)[None]
-        if self._types > 1:
-            arguments["token_type_ids"] = batch.types[None]
+        arguments = {"ptm_packing": packing, **self.places(batch)}
         embedded = self._embed(batch, active)
         if embedded is None:
             arguments["input_ids"] = batch.ids[None]
@@ -176,13 +178,22 @@ class Encoder(nn.Module):
         kept = {index: context.kept[block] for index, block in resolved.items()}
         return States(top, kept, context, self.logits)
 
+    def places(self, batch: MicroBatch) -> dict[str, Any]:
+        """Return the encoder's arguments beside the words: positions and types, ``[1, T]``."""
+        arguments = {}
+        if self.card.takes_positions:
+            arguments["position_ids"] = (batch.positions + self._offset)[None]
+        if self._types > 1:
+            arguments["token_type_ids"] = batch.types[None]
+        return arguments
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the masked-LM logits ``[K, V]`` of states ``[K, d]``."""
         return self.card.head(self.backbone, hidden)
 
     def word_vectors(self) -> nn.Module:
         """Return the word embedding."""
-        module = self.backbone.get_input_embeddings()  # type: ignore[operator]
+        module = self.backbone.get_input_embeddings()
         assert isinstance(module, nn.Module)
         return module
 
@@ -224,9 +235,8 @@ class Encoder(nn.Module):
 
     def _runs(self, owner: Contribution[Tap]) -> bool:
         """Whether a tap acts now: during a pass with taps, unless its plugin is silenced."""
-        return bool(
-            self._cell and self._cell[-1].use_taps and owner.instance not in self._silent
-        )
+        current = self._cell[-1] if self._cell else None
+        return current is not None and current.use_taps and owner.instance not in current.silent
 
     @contextmanager
     def without(self, instances: Iterable[str]) -> Iterator[None]:
@@ -241,9 +251,11 @@ class Encoder(nn.Module):
         """Have transformers recompute blocks in the backward pass instead of keeping them."""
         name = "activation_checkpointing_enable"  # gradient_… before transformers 5.23
         enable = getattr(self.backbone, name, None) or self.backbone.gradient_checkpointing_enable
-        enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})  # type: ignore[operator]
+        enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})
 
-    def checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def checkpoint_contexts(
+        self,
+    ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return the contexts of a checkpointed block: its recomputation sees its own pass."""
         current = self._cell[-1] if self._cell else None
         return _nothing(), self._running(current) if current else _nothing()

@@ -43,7 +43,7 @@ class LinkRequest:
     kg: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    ambiguity: Any = None
+    ambiguity: str | None = None
     min_length: int = 3
     lower_case: bool = False
 
@@ -57,7 +57,7 @@ class LinkRequest:
 
     def linker(self, labels: EntityLabels, graph: Graph | None) -> DictionaryLinker:
         """Return the linker over some names."""
-        policy = self.ambiguity or ("skip" if graph is None else "most_connected")
+        policy: Any = self.ambiguity or ("skip" if graph is None else "most_connected")
         return DictionaryLinker(
             labels,
             min_length=self.min_length,
@@ -149,58 +149,6 @@ def require(ledger: Ledger, fail_below: float = 0.0) -> None:
 def mention_share(ledger: Ledger) -> float:
     """Return the share of linked mentions whose entity is in the graph."""
     return ledger.mentions_in_graph / max(1, ledger.mentions["linked"])
-
-
-def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
-    """Return the ledger as (name, figures) for a table."""
-    entities = max(1, ledger.entities)
-    rows = [
-        (
-            "graph",
-            f"{ledger.entities:,} entities · {ledger.relations:,} relations · "
-            f"{ledger.triples:,} triples",
-        ),
-        *(
-            (
-                f"names {language}".replace(" any", ""),
-                f"{count:,} entities ({count / entities:.1%})",
-            )
-            for language, count in ledger.labelled.items()
-            if ledger.labelled["any"]
-        ),
-    ]
-    if ledger.mentions["found"]:
-        rows += [
-            (
-                "mentions",
-                f"{ledger.mentions['found']:,} found · {ledger.mentions['linked']:,} linked · "
-                f"{ledger.mentions['ambiguous']:,} ambiguous",
-            ),
-            ("  in the graph", f"{ledger.mentions_in_graph:,} ({mention_share(ledger):.1%})"),
-            ("entities linked", f"{ledger.ids_linked:,} · {ledger.ids_in_graph:,} in the graph"),
-            ("linked how often", _buckets(ledger.frequency)),
-        ]
-    if ledger.vectors is not None:
-        rows.append(("vectors", _vectors(ledger)))
-    return rows
-
-
-def _vectors(ledger: Ledger) -> str:
-    parts = [f"{ledger.vectors:,}"]
-    if ledger.ids_without_vector is not None:
-        parts.append(f"{ledger.ids_without_vector:,} linked entities have none")
-    if ledger.vectors_without_label is not None:
-        parts.append(f"{ledger.vectors_without_label:,} have no name")
-    return " · ".join(parts)
-
-
-def _buckets(frequency: Mapping[str, int]) -> str:
-    words = []
-    for first, count in frequency.items():
-        low = int(first)
-        reach = first if low < 2 else f"{low}–{2 * low - 1}"
-        words.append(f"{reach}×: {count:,}")
-    return ", ".join(words)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from ptm_plus.inputs import (
 from ptm_plus.keyed import derive_key
 from ptm_plus.knowledge.graph import Graph
 from ptm_plus.layouts import TEXT_LAYOUT
+from ptm_plus.linked_pairs import LinkedPairs, linked_pairs
 from ptm_plus.masking import Vocabulary, word_kind
 from ptm_plus.mixture import Planner
 from ptm_plus.model import build_backbone, build_config, check_length
@@ -100,6 +101,8 @@ def prepare(settings: RunSettings, watch: Watch) -> Prepared:
         for name, store in stores.items()
     }
     trained = {one.component.name: one.component for one in streams}
+    linked = {name: linked_pairs(store) for name, store in stores.items() if name in trained}
+    _tell_streams({name: data[name] for name in trained}, linked, watch)
     return Prepared(
         settings=settings,
         plugins=plugins,
@@ -111,6 +114,7 @@ def prepare(settings: RunSettings, watch: Watch) -> Prepared:
         labels=labels,
         graph=graph,
         accounts={name: stores[name].account for name in stores},
+        linked_pairs={name: found for name, found in linked.items() if found},
         stream_objectives={name: one.objectives for name, one in trained.items()},
         stream_weights={
             name: settings.batch.weights.get(name, one.weight) for name, one in trained.items()
@@ -232,6 +236,26 @@ def _label_lists(
     if graph is not None:
         found.setdefault("entity", set()).update(graph.entities)
     return {kind: tuple(sorted(labels - {""})) for kind, labels in sorted(found.items())}
+
+
+def _tell_streams(
+    streams: Mapping[str, StreamData], linked: Mapping[str, LinkedPairs | None], watch: Watch
+) -> None:
+    """Say how full the rows are, and how many pairs speak of one entity in both halves."""
+    for name, data in streams.items():
+        fill = min(data.rows(stratum, 0).fill for stratum in data.tokens)
+        watch.note(
+            f"{name}: {sum(data.tokens.values()):,} training tokens in {len(data.tokens)} strata, "
+            f"rows at least {fill:.1%} full, {len(data.held_out):,} sequences held out"
+        )
+        found = linked.get(name)
+        if found and found.any:
+            share = found.both / found.pairs
+            few = "; too few for them to act together" if share < 0.01 else ""
+            watch.note(
+                f"{name}: {found.both:,} of {found.pairs:,} pairs ({share:.1%}) have one entity "
+                f"linked in both halves, {found.any:,} in one at least{few}"
+            )
 
 
 def _check_overlap(

@@ -99,6 +99,9 @@ def _new_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, lon
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
         if getattr(tokenizer, name, None) is not None
     }
+    for name, other in (("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")):
+        if other in ids:
+            ids.setdefault(name, ids[other])  # never the family's own number: it may be no row
     values = {**_SMALL, "vocab_size": len(tokenizer), **ids, **settings.config}
     try:
         config = AutoConfig.for_model(settings.family, **values)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptm_plus import launch
 from ptm_plus.context import Context
+from ptm_plus.errors import PtmPlusError
 from ptm_plus.inputs import cache_folder, given_inputs, linking_annotator, load_graph
 from ptm_plus.layouts import TEXT_LAYOUT
 from ptm_plus.plan_costs import data_figures, mask_figures, model_figures
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from ptm_plus.settings import RunSettings
 
 
-class _WouldWork(Exception):
-    """A dry run came to work that it would have to do; its argument names it."""
+class _WouldWork(PtmPlusError):
+    """A dry run came to long work; the message names it. Hooks let errors of this kind pass."""
 
 
 class DryWatch(Silent):
@@ -200,7 +201,7 @@ def _composed(prepared: Prepared, watch: Watch, document: dict[str, Any]) -> Run
     try:
         return launch.compose(prepared, torch.device("cpu"))
     except _WouldWork as work:
-        document["missing"] = f"{work} would be made first"
+        document["missing"] = f"{work.message} would be made first"
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,8 @@ def mean_shares(
     Plans of evenly spaced steps are looked at, so that schedules count.
     """
     tokens = {name: data.tokens for name, data in prepared.streams.items()}
-    streams: Counter[str] = Counter()
-    strata: Counter[tuple[str, str]] = Counter()
+    streams: dict[str, float] = defaultdict(float)
+    strata: dict[tuple[str, str], float] = defaultdict(float)
     weights = _weights(prepared, run)
     for of_stream, alpha in weights:
         total = sum(of_stream.values())
@@ -175,12 +175,13 @@ def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]
     The head (transform and projection to the vocabulary) runs at predicted tokens only. Attention
     scores, quadratic in the sequence's length, are left out.
     """
-    backbone, card = run.encoder.backbone, run.encoder.card
+    backbone: Any = run.encoder.backbone
+    card = run.encoder.card
     again = 2 if run.settings.model.gradient_checkpointing else 0
     blocks = sum(_counts(card.block_list(backbone)))
     body = sum(_counts(card.encoder(backbone)))
-    output: Any = backbone.get_output_embeddings()  # type: ignore[operator]
-    tied = output.weight is backbone.get_input_embeddings().weight  # type: ignore[operator]
+    output = backbone.get_output_embeddings()
+    tied = output.weight is backbone.get_input_embeddings().weight
     head = sum(_counts(backbone)) - body + (output.weight.numel() if tied else 0)
     rate = run.settings.masking.rate
     figures = {

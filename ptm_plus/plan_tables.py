@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.text import Text
 from ptm_plus.rendering import columns, named_rows, number, percent, quantity, size
 
 _SHORT = 12
+_MOST_STRATA = 8
 
 
 def plan_tables(plan: Mapping[str, Any]) -> Group:
@@ -53,15 +54,19 @@ def _plugins(plugins: list[dict[str, Any]]) -> RenderableType:
             one["instance"],
             f"{one['distribution']} {one['version']}",
             ", ".join(one["needs"]) or "–",
-            ", ".join(f"{c['resource']} ({c['mode']})" for c in one["claims"]) or "–",
             ", ".join(hook.removeprefix("ptm_") for hook in one["hooks"]),
+            ", ".join(f"{c['resource']} ({c['mode']})" for c in one["claims"]),
         )
         for one in plugins
     ]
-    return columns(("plugin", "from", "needs", "claims", "hooks"), rows)
+    headings = ("plugin", "from", "needs", "hooks", "claims")
+    used = 5 if any(row[4] for row in rows) else 4
+    return columns(headings[:used], [row[:used] for row in rows])
 
 
 def _prepare(artifacts: list[dict[str, Any]]) -> RenderableType:
+    if all(one["present"] for one in artifacts):
+        return named_rows("", [("prepare", f"{len(artifacts)} artifacts, all in the cache")])
     rows = [
         (
             one["stream"],
@@ -77,19 +82,39 @@ def _prepare(artifacts: list[dict[str, Any]]) -> RenderableType:
 def _streams(streams: list[dict[str, Any]]) -> RenderableType:
     rows = [
         (
-            stream["stream"] if first == 0 else "",
-            _objectives(stream["objectives"]) if first == 0 else "",
-            one["stratum"],
-            f"{one['tokens']:,}",
-            percent(one["share"]),
-            f"{one['epochs']:.1f}",
-            percent(one["fill"]),
+            *((stream["stream"], _objectives(stream["objectives"])) if first else ("", "")),
+            *cells,
         )
         for stream in streams
-        for first, one in enumerate(stream["strata"])
+        for first, cells in _firsts(_strata(stream["strata"]))
     ]
     headings = ("stream", "objectives", "stratum", "tokens", "rows", "epochs", "fill")
     return columns(headings, rows, right=headings[3:])
+
+
+def _firsts(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    for place, row in enumerate(rows):
+        yield place == 0, row
+
+
+def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a stream's strata; many small ones share the last row."""
+    shown = strata if len(strata) <= _MOST_STRATA + 1 else strata[:_MOST_STRATA]
+    for one in shown:
+        epochs = f"{one['epochs']:.1f}"
+        cells = f"{one['tokens']:,}", percent(one["share"]), epochs, percent(one["fill"])
+        yield one["stratum"], *cells
+    if rest := strata[len(shown) :]:
+        epochs_of = [one["epochs"] for one in rest]
+        tokens = sum(one["tokens"] for one in rest)
+        fill = sum(one["fill"] * one["rows"] for one in rest) / sum(one["rows"] for one in rest)
+        yield (
+            f"{len(rest)} more",
+            f"{tokens:,}",
+            percent(sum(one["share"] for one in rest)),
+            f"{min(epochs_of):.1f} – {max(epochs_of):.1f}",
+            percent(fill),
+        )
 
 
 def _objectives(objectives: list[dict[str, Any]]) -> str:

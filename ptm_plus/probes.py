@@ -201,13 +201,13 @@ def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
     data = context.run.prepared.sets[RETRIEVAL]
     block = context.run.encoder.blocks // 2
     vectors = torch.cat([_pooled(context, data, n, block) for n in _chunks(data)])
-    example = torch.from_numpy(np.asarray(data.store.example))
+    example = torch.tensor(np.array(data.store.example))
     first = torch.arange(0, len(example), 2)
     if not bool((example[first] == example[first + 1]).all()):
         raise ValueError("a half of a retrieval pair takes more than one sequence")
     hits: list[float] = []
     for stratum in np.unique(data.store.stratum):
-        rows = first[torch.from_numpy(np.asarray(data.store.stratum == stratum))[first]]
+        rows = first[torch.from_numpy(np.asarray(data.store.stratum) == stratum)[first]]
         similarity = vectors[rows] @ vectors[rows + 1].T
         truth = torch.arange(len(rows))
         hits += (similarity.argmax(1) == truth).tolist() + (similarity.argmax(0) == truth).tolist()

@@ -146,6 +146,20 @@ def flattened(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, values
 
 
+def readable(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return nested figures as (dotted name, words); a mean with its error is one figure."""
+    rows: list[tuple[str, str]] = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and {"mean", "error"} <= set(value):
+            count = f" ({value['count']:,} sequences)" if value.get("count") else ""
+            rows.append((name, f"{number(value['mean'])} ± {number(value['error'])}{count}"))
+        elif isinstance(value, Mapping) and value:
+            rows += [(f"{name}.{inner}", words) for inner, words in readable(value)]
+        else:
+            rows.append((name, number(value)))
+    return rows
+
+
 def number(value: Any) -> str:
     """Return a value as a person reads it: four figures after small points, commas in counts."""
     if isinstance(value, bool) or value is None:
@@ -174,6 +188,18 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as a person writes it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage."""
     return f"{100 * share:.1f} %"
@@ -196,3 +222,8 @@ def plain_value(value: Any) -> Any:
     if hasattr(value, "item") and not isinstance(value, str | int | float):
         return plain_value(value.item())
     return value
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping of figures as JSON holds them."""
+    return {name: plain_value(value) for name, value in values.items()}

@@ -3,7 +3,8 @@
 Schema (a test checks it): ``seconds`` of the whole command; ``speed.tokens_per_second``;
 ``objectives.NAME.{first,last}`` mean training loss over streams, with ``streams`` beside;
 ``probes.in_text_facts`` and ``probes.graph_only_facts``, each with ``with_plugins``,
-``without_plugins``, ``shuffled_graph``, ``majority_guess`` (accuracy, mean over objects, questions);
+``without_plugins``, ``shuffled_graph`` and ``majority_guess``: accuracy, mean over objects and
+number of questions;
 ``probes.translation_retrieval.{with_plugins,without_plugins}``; ``evaluation``, all figures of all
 probes; ``plugins``; ``files``. What a run did not measure is ``null``.
 """
@@ -14,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,7 @@ def make_report(
             for p in run.plugins.instances
         ],
         "accounts": {name: account.to_json() for name, account in run.prepared.accounts.items()},
+        "linked_pairs": {n: asdict(found) for n, found in run.prepared.linked_pairs.items()},
         "files": [],
     }
 

@@ -21,6 +21,7 @@ from ptm_plus.compose import Contribution
 from ptm_plus.context import Context
 from ptm_plus.data import Collator, HostBatch, Reader, Row, StreamData
 from ptm_plus.encoder import Encoder
+from ptm_plus.linked_pairs import LinkedPairs
 from ptm_plus.mixture import Planner, StepPlan
 from ptm_plus.plugins import Plugins
 from ptm_plus.settings import RunSettings
@@ -47,6 +48,10 @@ class Prepared:
         labels: the run's label list by span kind.
         graph: the graph, if one was given.
         accounts: what prepare counted, by stream.
+        linked_pairs: by stream of pairs, how many speak of one entity in both halves.
+        stream_objectives: names of the objectives that each stream serves.
+        stream_weights: share of the step's rows by stream.
+        stream_alpha: exponent of token counts among a stream's strata.
     """
 
     settings: RunSettings
@@ -59,6 +64,7 @@ class Prepared:
     labels: dict[str, tuple[str, ...]]
     graph: Graph | None
     accounts: dict[str, Any]
+    linked_pairs: dict[str, LinkedPairs]
     stream_objectives: dict[str, tuple[str, ...]]
     stream_weights: dict[str, float]
     stream_alpha: dict[str, float]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptm_plus.cli.flags import OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
+from ptm_plus.cli.training import has_inputs
 from ptm_plus.rendering import account_table
+
+if TYPE_CHECKING:
+    from ptm_plus.progress import Watch
+    from ptm_plus.settings import RunSettings
+    from ptm_plus.settings_files import Resolved
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Sequences to show.")]
 Epoch = Annotated[int, typer.Option("--epoch", min=0, help="Epoch whose masks to show.")]
@@ -22,10 +28,11 @@ def prepare(context: typer.Context, run: RunFlags, output: OutputFlags) -> None:
     What is in the cache already is not made again; one that was stopped goes on where it was.
     """
     outlet = open_outlet(context, output)
-    settings = run.resolve().settings
+    resolved = run.resolve()
     with stoppable("preparing"):
         from ptm_plus.launch import prepare as prepare_run
 
+        settings = _settings(resolved, outlet.watch)
         prepared = prepare_run(settings, outlet.watch)
     accounts = prepared.accounts
     if output.json:
@@ -43,13 +50,17 @@ def plan(
         bool, typer.Option("--prepare", help="Prepare data and vectors first, if need be.")
     ] = False,
 ) -> None:
-    """Show what a run would do and cost, without training."""
+    """Show what a run would do and cost, without training.
+
+    With no data at all, for the built-in sample, whose files are written to the run folder.
+    """
     outlet = open_outlet(context, output)
-    settings = run.resolve().settings
+    resolved = run.resolve()
     with stoppable("planning"):
         from ptm_plus.plan import make_plan
         from ptm_plus.plan_tables import plan_tables
 
+        settings = _settings(resolved, outlet.watch)
         document = make_plan(settings, outlet.watch, prepare_data=prepare_data)
     outlet.show(document, lambda: plan_tables(document))
 
@@ -65,9 +76,21 @@ def preview(
 ) -> None:
     """Show masked sequences as the model will see them."""
     outlet = open_outlet(context, output)
-    settings = run.resolve().settings
+    resolved = run.resolve()
     with stoppable("preparing"):
-        from ptm_plus.preview import make_preview, preview_text
+        from ptm_plus.preview import make_preview
+        from ptm_plus.preview_text import preview_text
 
+        settings = _settings(resolved, outlet.watch)
         document = make_preview(settings, outlet.watch, stream=stream, count=count, epoch=epoch)
     outlet.show(document, lambda: preview_text(document))
+
+
+def _settings(resolved: Resolved, watch: Watch) -> RunSettings:
+    """Return the run's settings; those of the sample, whose files are written, without inputs."""
+    if has_inputs(resolved.settings):
+        return resolved.settings
+    from ptm_plus.sample import build_world
+    from ptm_plus.sample_run import sample_settings
+
+    return sample_settings(resolved, build_world(), watch)

@@ -31,7 +31,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
     folder = settings.output
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder}: is a file", "name a folder")
-    if any((folder / "checkpoints").glob("step-*")) and not overwrite:
+    if has_checkpoints(folder) and not overwrite:
         raise SettingsError(
             f"{folder} holds a run with checkpoints",
             f"go on with it: ptm-plus resume {folder}; or replace it: --overwrite",
@@ -47,6 +47,11 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             f"{folder}: cannot be written: {error.strerror or error}",
             "name another folder with --output, or make room",
         ) from error
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Tell whether a checkpoint with its final name lies in a run folder."""
+    return any((folder / "checkpoints").glob("step-*"))
 
 
 def read_folder(folder: Path) -> Resolved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from ptm_plus.cli.external import OpenGroup
 from ptm_plus.cli.flags import Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.rendering import named_rows
+
+if TYPE_CHECKING:
+    from ptm_plus.kg_commands import LinkRequest
 
 app = typer.Typer(
     cls=OpenGroup,
@@ -55,11 +58,10 @@ def link(
     Mentions that come with the text are kept as they are. With --kg, only entities of the graph.
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.kg_commands import LinkRequest, link_files
+    from ptm_plus.kg_commands import link_files
 
-    request = _request(graph)
     with stoppable("linking"):
-        counts = link_files(LinkRequest(**request), output, outlet.watch)
+        counts = link_files(_request(graph), output, outlet.watch)
     document = {"output": str(output), **counts}
     rows = [(name.replace("_", " "), f"{value:,}") for name, value in counts.items()]
     outlet.show(document, lambda: named_rows(f"linked text in {output}", rows))
@@ -86,22 +88,25 @@ def check(
 ) -> None:
     """Show how well graph, names, text and vectors fit together."""
     outlet = open_outlet(context, out)
-    from ptm_plus.kg_commands import LinkRequest, check_files, ledger_rows, require
+    from ptm_plus.kg_commands import check_files, require
+    from ptm_plus.kg_tables import ledger_rows
 
     with stoppable("checking"):
-        ledger = check_files(LinkRequest(**_request(graph)), vectors, outlet.watch)
+        ledger = check_files(_request(graph), vectors, outlet.watch)
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))
     if graph.text:
         require(ledger, fail_below)
 
 
-def _request(flags: GraphFlags) -> dict[str, object]:
-    return {
-        "text": tuple(flags.text or ()),
-        "kg": tuple(flags.kg or ()),
-        "labels": tuple(flags.labels or ()),
-        "links": tuple(flags.links or ()),
-        "ambiguity": flags.ambiguity,
-        "min_length": flags.min_length,
-        "lower_case": flags.lower_case,
-    }
+def _request(flags: GraphFlags) -> LinkRequest:
+    from ptm_plus.kg_commands import LinkRequest
+
+    return LinkRequest(
+        text=tuple(flags.text or ()),
+        kg=tuple(flags.kg or ()),
+        labels=tuple(flags.labels or ()),
+        links=tuple(flags.links or ()),
+        ambiguity=flags.ambiguity,
+        min_length=flags.min_length,
+        lower_case=flags.lower_case,
+    )

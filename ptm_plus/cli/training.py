@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptm_plus.cli.flags import DeviceFlag, OutputFlags, RunFlags, spread
-from ptm_plus.cli.folders import claim_folder, read_folder
+from ptm_plus.cli.folders import claim_folder, has_checkpoints, read_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
 from ptm_plus.console import LoggedWatch, is_main_process
-from ptm_plus.rendering import named_rows
+from ptm_plus.errors import DataError, StopRequested
 
 if TYPE_CHECKING:
     from ptm_plus.progress import Watch
@@ -39,12 +41,22 @@ def train(
     ptm-plus train --text 'news/*.jsonl' --kg triples.tsv --labels names.tsv -p kg-fusion -o runs/a
     """
     outlet = open_outlet(context, output)
-    settings = run.resolve().settings
-    where = device.checked()
+    resolved = run.resolve()
+    settings, where = resolved.settings, device.checked()
     _check_plugins(settings)
     if is_main_process():
         claim_folder(settings, overwrite)
-    _finish(outlet, _trained(settings, _logged(outlet, settings), where, resume=False))
+    watch = _logged(outlet, settings)
+    with _interruptible(settings.output):
+        if has_inputs(settings):
+            from ptm_plus.training_run import train as train_run
+
+            report = train_run(settings, watch, device=where)
+        else:
+            from ptm_plus.sample_run import train_sample
+
+            report = train_sample(resolved, watch, device=where)
+    _finish(outlet, report, settings.output)
 
 
 @spread
@@ -54,8 +66,18 @@ def resume(
     """Go on with a run from its newest whole checkpoint."""
     outlet = open_outlet(context, output)
     settings = read_folder(folder).settings
+    if not has_inputs(settings) or not has_checkpoints(folder):
+        raise DataError(
+            "stopped before its first checkpoint",
+            "run the same `ptm-plus train` command again; what was prepared is kept",
+            path=folder,
+        )
     where = device.checked()
-    _finish(outlet, _trained(settings, _logged(outlet, settings), where, resume=True))
+    with _interruptible(folder):
+        from ptm_plus.training_run import train as train_run
+
+        report = train_run(settings, _logged(outlet, settings), device=where, resume=True)
+    _finish(outlet, report, folder)
 
 
 @spread
@@ -75,8 +97,8 @@ def export(
 
     with stoppable("exporting"):
         document = write_export(folder, to, verify, outlet.watch)
-    rows = [(name, _words(value)) for name, value in document.items()]
-    outlet.show(document, lambda: named_rows(f"exported to {to}", rows))
+        from ptm_plus.report_tables import export_tables
+    outlet.show(document, lambda: export_tables(document))
 
 
 def has_inputs(settings: RunSettings) -> bool:
@@ -92,40 +114,29 @@ def _check_plugins(settings: RunSettings) -> None:
     load(settings.plugins, settings.plugin)
 
 
-def _trained(settings: RunSettings, watch: Watch, device: str, resume: bool) -> dict[str, Any]:
-    """Train to the end and return the report."""
-    if not has_inputs(settings):
-        from ptm_plus.sample_run import train_sample
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C outside the loop, which catches the first one itself.
 
-        return train_sample(settings, watch)
-    with stoppable("preparing"):
-        from ptm_plus.launch import compose, prepare
-        from ptm_plus.report import finish
-        from ptm_plus.train import Trainer, make_accelerator
-
-        accelerator = make_accelerator(settings.train.precision, device)
-        run = compose(prepare(settings, watch), accelerator.device)
-        trainer = Trainer(run, watch, accelerator)
-        if resume:
-            trainer.resume()
-    trainer.fit()
-    return finish(run, trainer, watch)
+    Raises:
+        StopRequested: Ctrl-C was pressed.
+    """
+    try:
+        with stoppable("preparing"):
+            yield
+    except StopRequested as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt) and has_checkpoints(folder):
+            raise StopRequested(
+                "stopped; checkpoints are whole", f"go on with: ptm-plus resume {folder}"
+            ) from None
+        raise
 
 
 def _logged(outlet: Outlet, settings: RunSettings) -> Watch:
     return LoggedWatch(outlet.watch, settings.output) if is_main_process() else outlet.watch
 
 
-def _finish(outlet: Outlet, report: dict[str, Any]) -> None:
-    if is_main_process():
-        from ptm_plus.report import report_table
+def _finish(outlet: Outlet, report: dict[str, Any], folder: Path) -> None:
+    from ptm_plus.report_tables import report_tables
 
-        outlet.show(report, lambda: report_table(report))
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "\n".join(map(_words, value)) or "–"
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_words(entry)}" for key, entry in value.items()) or "–"
-    return str(value)
+    outlet.show(report, lambda: report_tables(report, folder))

@@ -86,7 +86,7 @@ class EntityColumns:
         return tokens, which[index]
 
     def _vectors(self, rows: Ints) -> NDArray[np.float32]:
-        """Return vectors of unit length."""
+        """Return vectors brought to a mean square of 1, as layer-normed states have."""
         vectors = self.table.gather(rows).astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+        size = np.sqrt(np.mean(vectors**2, axis=1, keepdims=True))
+        return np.asarray(vectors / np.maximum(size, 1e-12), dtype=np.float32)

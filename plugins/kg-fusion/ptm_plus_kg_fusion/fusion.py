@@ -49,8 +49,8 @@ class Fusion(nn.Module):
 class EntityHead(nn.Module):
     """Scores candidate entities from a mention's state (Zhang et al. 2019, equation 5).
 
-    ``LN(gelu(W h + b))`` times the candidates' vectors, times a learnt scale (the vectors are of
-    unit length here).
+    ``LN(gelu(W h + b))`` times the candidates' vectors, over the root of their width, times a learnt
+    scale that starts at one.
 
     Args:
         hidden: width d of the backbone.
@@ -71,4 +71,4 @@ class EntityHead(nn.Module):
             candidates: ``[C, entity]`` vectors of the candidates.
         """
         projected: Tensor = self.norm(gelu(self.dense(states)))
-        return projected @ candidates.T * torch.exp(self.scale)
+        return projected @ candidates.T * (torch.exp(self.scale) / candidates.shape[1] ** 0.5)

@@ -1,0 +1,160 @@
+"""The table at the end of a run, made of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from ptm_plus.rendering import columns, named_rows, number, quantity, readable
+
+_COLUMNS = {
+    "with_plugins": "with plugins",
+    "without_plugins": "without",
+    "shuffled_graph": "shuffled graph",
+    "majority_guess": "majority guess",
+}
+_PROBES = {
+    "in_text_facts": "facts in the text",
+    "graph_only_facts": "facts only in the graph",
+    "translation_retrieval": "translation retrieval",
+}
+_ACCURACY = ("accuracy", "over_objects")
+
+
+def report_tables(report: Mapping[str, Any], folder: Path) -> Group:
+    """Return what a run learnt, what its plugins did, and where it lies.
+
+    Args:
+        report: as ``report.py`` describes it.
+        folder: the run folder.
+    """
+    parts: list[RenderableType] = [_losses(report)]
+    parts += list(_probes(report["probes"]))
+    parts += list(_evaluation(report))
+    parts.append(named_rows("run", _run(report, folder)))
+    return Group(*parts)
+
+
+def _losses(report: Mapping[str, Any]) -> RenderableType:
+    """Show each objective on each stream: training loss, held-out loss, and the run without."""
+    other = (report.get("baseline") or {}).get("objectives", {})
+    held_out = report["evaluation"].get("held_out", {})
+    rows = []
+    for name, losses in report["objectives"].items():
+        for stream, moments in losses["streams"].items():
+            without = other.get(name, {}).get("streams", {}).get(stream, {}).get("last")
+            cells = [moments["first"], moments["last"], held_out.get(f"{stream}/{name}")]
+            cells += [without] if other else []
+            rows.append((name, stream, *(_decimals(cell) for cell in cells)))
+    beside = ("last without plugins",) if other else ()
+    headings = ("loss", "stream", "first", "last", "held out", *beside)
+    return columns(headings, rows, right=headings[2:])
+
+
+def _probes(probes: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show the probes that were measured; what was not is left out, column by column."""
+    measured = {
+        column for probe in probes.values() for column, score in probe.items() if score is not None
+    }
+    used = [column for column in _COLUMNS if column in measured]
+    rows = []
+    for name, probe in probes.items():
+        figures = {column: score for column, score in probe.items() if score is not None}
+        for figure in _figures(figures):
+            cells = [_cell(figures.get(column), figure) for column in used]
+            rows.append((_PROBES.get(name, name), figure.replace("_", " "), *cells))
+    if rows:
+        headings = ("probe", "", *(_COLUMNS[column] for column in used))
+        yield columns(headings, rows, right=headings[2:])
+
+
+def _figures(scores: Mapping[str, Any]) -> list[str]:
+    """Name the accuracies of a probe, in the order in which they first occur."""
+    names: dict[str, None] = {}
+    for score in scores.values():
+        if isinstance(score, Mapping):
+            names |= dict.fromkeys(key for key, value in score.items() if isinstance(value, float))
+        else:
+            names["accuracy"] = None
+    return [name for name in names if name in _ACCURACY] or list(names)
+
+
+def _cell(score: Any, figure: str) -> str:
+    return _decimals(score.get(figure) if isinstance(score, Mapping) else score)
+
+
+def _decimals(value: Any) -> str:
+    """Return a figure with three decimals, so that those of a column stand under each other."""
+    return f"{value:.3f}" if isinstance(value, float) else number(value)
+
+
+def _evaluation(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    shown = {"held_out", "masked_mentions", "translation_retrieval"}  # in the tables above
+    figures = {name: one for name, one in report["evaluation"].items() if name not in shown}
+    rows = [(name.replace("_", " "), words) for name, words in readable(figures)]
+    if rows:
+        yield named_rows("probes of plugins", rows)
+
+
+def _run(report: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    yield "trained", f"{report['steps']:,} steps, {quantity(report['tokens'])} tokens"
+    yield "speed", f"{report['speed']['tokens_per_second']:,.0f} tokens/s"
+    yield "in all", f"{report['seconds']:,.0f} s"
+    plugins = ", ".join(f"{one['name']} {one['version']}" for one in report["plugins"])
+    yield "plugins", plugins or "none"
+    yield "run folder", f"{folder} ({len(report['files'])} files; every figure in report.json)"
+    yield "next", f"ptm-plus export {folder} --to {folder}/exported --verify"
+
+
+# ---------------------------------------------------------------------------------------------
+# Export
+
+
+def export_tables(document: Mapping[str, Any]) -> Group:
+    """Return what an export wrote, what it left out and what was proved.
+
+    Args:
+        document: as ``export.export`` returns it.
+    """
+    parts: list[RenderableType] = []
+    if document["left_out"]:
+        parts.append(_left_out(document["left_out"]))
+    parts.append(named_rows(f"exported {document['checkpoint']}", _exported(document)))
+    return Group(*parts)
+
+
+def _left_out(parts: list[Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (one["plugin"], one["part"], one["export"], f"{one['parameters']:,}", _loss(one))
+        for one in parts
+    ]
+    headings = ("left out of the plain model", "part", "class", "parameters", "held-out loss")
+    return columns(headings, rows, right=("parameters",))
+
+
+def _loss(part: Mapping[str, Any]) -> str:
+    """Say what a part is worth: the losses with it and without it."""
+    with_part, without = part.get("with_part") or {}, part.get("without_part") or {}
+    return "\n".join(
+        f"{name} {number(with_part[name])}, without it {number(without.get(name))}"
+        for name in with_part
+    )
+
+
+def _exported(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "folder", str(document["target"])
+    verified = document["verified"]
+    if verified is None:
+        yield "verified", "no: --verify loads it without ptm-plus and compares the logits"
+    else:
+        yield (
+            "verified",
+            f"{verified['model']} loads without ptm-plus; {verified['logits']:,} logits differ by "
+            f"at most {verified['max_difference']:g}",
+        )
+        if verified.get("fill_mask"):
+            yield "fill-mask", ", ".join(map(str, verified["fill_mask"]))
+    yield "files", "\n".join(document["files"])

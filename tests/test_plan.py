@@ -1,0 +1,113 @@
+"""``plan``: what it says against figures made by hand, and that it makes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_files import Files, document, run, write_files
+
+from ptm_plus.plan_costs import memory
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return write_files(tmp_path_factory.mktemp("plan"))
+
+
+def test_a_dry_run_makes_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
+    files = write_files(tmp_path)
+    plan = document("plan", files.settings)
+    assert [one["present"] for one in plan["prepare"]] == [False]
+    assert "not prepared" in plan["missing"]
+    assert "model" not in plan
+    made = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert made == ["fingerprints.json"]
+    assert "With --prepare" in run("plan", files.settings).stdout
+
+
+def test_prepared_data_are_counted(files: Files) -> None:
+    prepared = document("prepare", files.settings, "--quiet")["streams"]["text"]
+    plan = document("plan", files.settings, "--steps", 50)
+    assert plan["missing"] == ""
+    assert all(one["present"] for one in plan["prepare"])
+    (stream,) = plan["streams"]
+    (stratum,) = stream["strata"]
+    assert (stream["stream"], stratum["stratum"]) == ("text", "en")
+    assert stream["objectives"] == [{"name": "mlm", "owner": "core", "weight": 1.0}]
+    assert 0.9 * prepared["tokens"] < stratum["tokens"] <= prepared["tokens"]
+    assert stratum["epochs"] == pytest.approx(50 * 4 / stratum["rows"])
+    assert stratum["fill"] == pytest.approx(stratum["tokens"] / (stratum["rows"] * 128))
+
+
+def test_a_changed_setting_says_what_is_rebuilt(files: Files) -> None:
+    document("prepare", files.settings, "--quiet")
+    plan = document("plan", files.settings, "--set", "prepare.max_length=10")
+    reasons = {one["artifact"]: one["reason"] for one in plan["prepare"]}
+    assert reasons["tokens"] == "changed: max_length"
+    assert document("plan", files.settings, "--set", "masking.rate=0.3")["missing"] == ""
+
+
+def test_parameters_and_operations_follow_from_the_configuration(files: Files) -> None:
+    plan = document("plan", files.settings, "--prepare")
+    model = plan["model"]
+    d, inner = 16, 32
+    block = 4 * (d * d + d) + 2 * d + (d * inner + inner) + (inner * d + d) + 2 * d
+    transform = d * d + d + 2 * d
+    operations = model["operations_per_token"]
+    assert operations["blocks"] == 6 * 2 * block
+    words = (operations["head"] / (6 * 0.15) - transform) / (d + 1)  # rows and their biases
+    assert words == pytest.approx(round(words))
+    positions = 128
+    embeddings = (round(words) + positions + 2) * d + 2 * d
+    assert model["backbone"]["trained"] == 2 * block + transform + round(words) + embeddings
+    assert operations["parts"] == 0
+    assert model["memory"]["total"] == 16 * model["backbone"]["trained"]
+
+
+def test_masks_spend_the_budget(files: Files) -> None:
+    (kind,) = document("plan", files.settings, "--prepare")["masking"]
+    assert kind["kind"] == "word"
+    assert kind["budget"] == pytest.approx(0.15)
+    assert 0.1 < kind["predicted"] < 0.2
+
+
+def test_frozen_parameters_have_no_gradient_and_no_moments() -> None:
+    figures = memory([{"trained": 10, "frozen": 5}, {"trained": 0, "frozen": 1}])
+    assert figures == {"weights": 64, "gradients": 40, "optimizer": 80, "total": 184}
+
+
+@pytest.mark.kg_fusion
+def test_long_work_is_named_and_not_done(files: Files) -> None:
+    flags = ("--kg", files.kg, "--labels", files.labels, "--plugin", "kg-fusion")
+    document("prepare", files.settings, *flags, "--quiet")
+    plan = document("plan", files.settings, *flags)
+    assert plan["missing"] == "TransE vectors would be made first"
+    assert not list((files.folder / "cache").glob("vectors/*"))
+    assert [one["kind"] for one in plan["masking"]] == ["entity", "word"]
+    (plugin,) = plan["plugins"]
+    assert "ptm_objectives" in plugin["hooks"]
+
+
+@pytest.mark.kg_fusion
+def test_parts_are_counted_with_their_export_class(files: Files) -> None:
+    flags = ("--kg", files.kg, "--labels", files.labels, "--plugin", "kg-fusion")
+    flags += ("--set", "plugin.kg-fusion.vectors.epochs=1")
+    plan = document("plan", files.settings, *flags, "--prepare", "--quiet")
+    export = {one["name"]: one["export"] for one in plan["model"]["parts"]}
+    assert export == {"fusion": "needed", "head": "train-only"}
+    assert plan["features"] == [{"plugin": "kg-fusion", "name": "entities", "scope": "step"}]
+    shown = run("plan", files.settings, *flags).stdout
+    assert "train-only" in shown
+    assert "FLOPs per token" in shown
+
+
+def test_many_strata_share_the_last_row() -> None:
+    from ptm_plus.plan_tables import _strata
+
+    one = {"tokens": 1000, "share": 0.1, "epochs": 2.0, "fill": 0.9, "rows": 10}
+    strata = [one | {"stratum": f"s{number}", "epochs": number} for number in range(12)]
+    rows = list(_strata(strata))
+    assert [row[0] for row in rows] == [f"s{number}" for number in range(8)] + ["4 more"]
+    assert rows[-1] == ("4 more", "4,000", "40.0 %", "8.0 – 11.0", "90.0 %")
+    assert len(list(_strata(strata[:9]))) == 9

@@ -1,0 +1,79 @@
+"""The closing table against a report made by hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ptm_plus.report_tables import export_tables, report_tables
+
+
+def shown(renderable: Any) -> list[list[str]]:
+    screen = Console(file=io.StringIO(), width=140, color_system=None)
+    screen.print(renderable)
+    assert isinstance(screen.file, io.StringIO)
+    return [line.split() for line in screen.file.getvalue().splitlines() if line.strip()]
+
+
+def report() -> dict[str, Any]:
+    nothing = {"with_plugins": None, "without_plugins": None, "shuffled_graph": None}
+    score = {"accuracy": 0.5, "over_objects": 0.25, "questions": 8}
+    return {
+        "seconds": 61.0,
+        "steps": 1500,
+        "tokens": 2_500_000,
+        "speed": {"tokens_per_second": 12345.6},
+        "objectives": {
+            "mlm": {"first": 6.0, "last": 2.0, "streams": {"text": {"first": 6.0, "last": 2.0}}},
+        },
+        "probes": {
+            "in_text_facts": nothing,
+            "graph_only_facts": {**nothing, "with_plugins": score},
+            "translation_retrieval": {"with_plugins": {"accuracy": 0.125, "pairs": 80}},
+        },
+        "evaluation": {
+            "held_out": {"text/mlm": 2.5},
+            "hidden": {"rise": {"mean": 0.5, "error": 0.125, "count": 1200}},
+        },
+        "plugins": [{"name": "tlm", "version": "1.0", "distribution": "d"}],
+        "files": ["a", "b"],
+    }
+
+
+def test_the_table_has_what_was_measured_and_nothing_else() -> None:
+    lines = shown(report_tables(report(), Path("runs/a")))
+    assert ["mlm", "text", "6.000", "2.000", "2.500"] in lines
+    assert ["facts", "only", "in", "the", "graph", "accuracy", "0.500"] in lines
+    assert ["facts", "only", "in", "the", "graph", "over", "objects", "0.250"] in lines
+    assert ["translation", "retrieval", "accuracy", "0.125"] in lines
+    assert ["hidden.rise", "0.5", "±", "0.125", "(1,200", "sequences)"] in lines
+    assert ["trained", "1,500", "steps,", "2.5", "M", "tokens"] in lines
+    words = [word for line in lines for word in line]
+    assert "shuffled" not in words  # a column that nobody measured
+    assert "without" not in words
+
+
+def test_the_run_without_plugins_stands_beside() -> None:
+    baseline = {"mlm": {"streams": {"text": {"first": 6.0, "last": 1.75}}}}
+    lines = shown(report_tables({**report(), "baseline": {"objectives": baseline}}, Path("a")))
+    assert ["mlm", "text", "6.000", "2.000", "2.500", "1.750"] in lines
+
+
+def test_an_export_says_what_was_left_out_and_proved() -> None:
+    part = {"plugin": "p", "part": "fusion", "export": "needed", "parameters": 5376}
+    losses = {"with_part": {"text/mlm": 2.0}, "without_part": {"text/mlm": 2.5}}
+    document = {
+        "target": "out",
+        "checkpoint": "step-000000002",
+        "left_out": [part | losses],
+        "verified": {"model": "BertForMaskedLM", "logits": 24, "max_difference": 0.0},
+        "files": ["config.json"],
+    }
+    lines = [" ".join(line) for line in shown(export_tables(document))]
+    assert "p fusion needed 5,376 text/mlm 2, without it 2.5" in lines
+    assert any("24 logits differ by at most 0" in line for line in lines)
+    lines = [" ".join(line) for line in shown(export_tables({**document, "verified": None}))]
+    assert any("--verify" in line for line in lines)

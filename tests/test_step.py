@@ -1,0 +1,254 @@
+"""One step's gradient does not depend on how its rows are split over micro-batches and processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import (
+    BOTH,
+    FAMILIES,
+    folder,
+    perturb,
+    relative_difference,
+    step_gradients,
+    tiny_run,
+)
+from torch.nn.functional import cross_entropy
+
+from ptm_plus.run import Run
+from ptm_plus.step import Passes, add_counts
+
+LIMIT = 1e-9
+TEXT = {"data.pairs": []}
+"""One stream only: eight rows are one micro-batch of eight, or two of four."""
+
+
+def gradients(family, plugins=(), seed=1, **values):
+    run = tiny_run(family, plugins, **values)
+    perturb(run, seed)
+    return step_gradients(run)
+
+
+# ---------------------------------------------------------------------------------------------
+# Splits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("plugins", [(), ("kg-fusion",)], ids=["plain", "dea"])
+def test_one_micro_batch_of_eight_and_two_of_four_give_one_gradient(family, plugins):
+    whole = gradients(family, plugins, **TEXT)
+    split = gradients(family, plugins, sets=["batch.micro_rows=4"], **TEXT)
+    assert relative_difference(split, whole) < LIMIT
+    if plugins:
+        fusion = [name for name in whole if "fusion" in name and whole[name].abs().max() > 0]
+        assert len(fusion) >= 6
+
+
+@pytest.mark.parametrize("micro_rows", [1, 3])
+def test_uneven_splits_of_two_streams_give_one_gradient(micro_rows):
+    whole = gradients("bert", BOTH)
+    split = gradients("bert", BOTH, sets=[f"batch.micro_rows={micro_rows}"])
+    assert relative_difference(split, whole) < LIMIT
+
+
+def test_the_gradient_tells_rows_apart():
+    """The comparison above can fail: another seed of rows gives another gradient."""
+    one = gradients("bert", **TEXT)
+    other = gradients("bert", sets=["batch.rows=6"], **TEXT)
+    assert relative_difference(other, one) > 1e-3
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from tiny import perturb, step_gradients, tiny_run
+
+import os
+for name, family, plugins, values in {cases!r}:
+    run = tiny_run(family, plugins, **values)
+    perturb(run)
+    found = step_gradients(run)
+    if os.environ["RANK"] == "0":
+        save_file(found, os.path.join({out!r}, name))
+torch.distributed.destroy_process_group()
+"""
+
+
+def start_two(program: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        env = {
+            **os.environ,
+            "TINY_WORLD": str(folder()),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-c", program]
+        processes.append(
+            subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        )
+    ends = [process.communicate(timeout=240) for process in processes]
+    for process, (_, errors) in zip(processes, ends, strict=True):
+        assert process.returncode == 0, errors.decode()[-3000:]
+
+
+def test_two_processes_of_four_give_the_gradient_of_one_of_eight(tmp_path):
+    cases = [
+        (f"{family}-{len(plugins)}", family, plugins, {})
+        for family in FAMILIES
+        for plugins in ((), BOTH)
+    ]
+    cases.append(("a process without rows", "bert", (), {**TEXT, "sets": ["batch.rows=1"]}))
+    whole = {name: gradients(family, plugins, **rest) for name, family, plugins, rest in cases}
+    tests = str(Path(__file__).parent)
+    start_two(PROGRAM.format(tests=tests, cases=cases, out=str(tmp_path)))
+    for name, expected in whole.items():
+        assert relative_difference(load_file(tmp_path / name), expected) < LIMIT, name
+
+
+# ---------------------------------------------------------------------------------------------
+# A straight-line reference: each sequence alone, through stock transformers
+
+
+def reference_gradients(run: Run, attention: str) -> dict[str, torch.Tensor]:
+    """Return the gradient of the sum over streams of the mean loss over predicted tokens."""
+    model = run.encoder.backbone
+    plan = run.planner.plan(0)
+    offset = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
+    sums: dict[str, torch.Tensor] = {}
+    counts: dict[str, int] = {}
+    model.set_attn_implementation(attention)
+    for stream, rows in run.reader().step_rows(plan).items():
+        host = run.collator.batch(rows, rows, plan.mask_rate)
+        view, plan_ids = host.view, host.plan.ids
+        for first, last in zip(view.offsets[:-1], view.offsets[1:], strict=True):
+            given = {"input_ids": torch.from_numpy(plan_ids[None, first:last])}
+            if model.config.model_type != "modernbert":
+                given["position_ids"] = torch.from_numpy(view.positions[None, first:last]) + offset
+                types = view.types[None, first:last] % model.config.type_vocab_size
+                given["token_type_ids"] = torch.from_numpy(types)
+            else:
+                given["position_ids"] = torch.from_numpy(view.positions[None, first:last])
+            logits = model(**given).logits[0]
+            chosen = torch.from_numpy(host.plan.predicted[first:last])
+            labels = torch.from_numpy(view.ids[first:last])
+            losses = cross_entropy(logits[chosen], labels[chosen], reduction="none")
+            sums[stream] = sums.get(stream, 0) + losses.sum()
+            counts[stream] = counts.get(stream, 0) + int(chosen.sum())
+    loss = sum(sums[stream] / counts[stream] for stream in sums)
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return {
+        f"backbone.{name}": torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("plugins", [(), ("tlm",)], ids=["text and halves", "text and pairs"])
+def test_the_step_equals_sequences_run_alone_through_transformers(family, plugins, attention):
+    run = tiny_run(family, plugins)
+    perturb(run)
+    found = step_gradients(run)
+    run.encoder.zero_grad(set_to_none=True)
+    expected = reference_gradients(run, attention)
+    assert relative_difference(found, expected) < LIMIT
+
+
+# ---------------------------------------------------------------------------------------------
+# Checkpointing of blocks, shared passes, counts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("site", ["block_in", "attn_out"])
+def test_checkpointed_blocks_give_the_same_gradient(family, site, monkeypatch):
+    """Two passes run before the backward pass; each block is recomputed with its own pass."""
+    from ptm_plus_kg_fusion import hooks
+
+    real = hooks.Tap
+    monkeypatch.setattr(hooks, "Tap", lambda **values: real(**{**values, "site": site}))
+    values = {"plugin": {"kg-fusion": {"blocks": [0, 2]}}}
+    kept = two_passes(tiny_run(family, BOTH, **values))
+    sets = ["model.gradient_checkpointing=true"]
+    recomputed = two_passes(tiny_run(family, BOTH, sets=sets, **values))
+    assert relative_difference(recomputed, kept) < 1e-12
+
+
+def two_passes(run: Run) -> dict[str, torch.Tensor]:
+    """Return the gradient of a function of the states of two passes with different columns."""
+    from ptm_plus.microbatch import to_device
+
+    perturb(run)
+    run.encoder.train()
+    total = 0
+    for stream in ("text", "pairs"):
+        rows = run.reader().step_rows(run.planner.plan(0))[stream]
+        batch = to_device(run.collator.batch(rows, rows, 0.3), run.device, torch.float64)
+        states = run.encoder.encode(batch, keep=(1,))
+        total = total + states.top.square().sum() + states.blocks[1].sin().sum()
+    total.backward()
+    assert any(
+        p.grad is not None and float(p.grad.abs().max()) for p in run.encoder.parts.parameters()
+    )
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad
+        for name, p in run.encoder.named_parameters()
+    }
+
+
+def test_checkpointing_recomputes_blocks():
+    run = tiny_run("bert", sets=["model.gradient_checkpointing=true"])
+    calls = []
+    for block in run.encoder.card.block_list(run.encoder.backbone):
+        block.intermediate.register_forward_hook(lambda *_: calls.append(1))
+    step_gradients(run)
+    assert len(calls) == 2 * run.encoder.blocks * len(run.prepared.streams)
+
+
+def test_objectives_share_a_pass_unless_they_ask_for_another():
+    run = tiny_run("bert", BOTH)
+    rows = run.reader().step_rows(run.planner.plan(0))["text"]
+    batch = run.collator.batch(rows, rows, 0.3)
+    from ptm_plus.microbatch import to_device
+
+    passes = Passes(run.encoder)
+    on_device = to_device(batch, run.device, torch.float64)
+    assert passes(on_device) is passes(on_device)
+    assert passes(on_device, taps=False) is not passes(on_device)
+
+
+def test_counts_are_sums_over_micro_batches_and_processes():
+    keys = [("text", "mlm"), ("text", "dea")]
+    own = [{("text", "mlm"): 3.0}, {("text", "mlm"): 4.0, ("text", "dea"): 1.0}]
+    summed = add_counts(own, lambda values: values + torch.tensor([10.0, 0.0]), keys)
+    assert summed == {("text", "mlm"): 17.0, ("text", "dea"): 1.0}
+
+
+def test_a_loss_without_anything_to_count_adds_nothing():
+    run = tiny_run("bert", ("kg-fusion",), **TEXT)
+    rows = run.reader().step_rows(run.planner.plan(0))["text"]
+    host = run.collator.batch(rows, rows, 0.3)
+    from ptm_plus.microbatch import to_device
+
+    batch = to_device(host, run.device, torch.float64)
+    divisors = {key: 0.0 for key in run.loss_keys()}
+    loss, sums, metrics = run.root(batch, divisors, {"mlm": 1.0, "dea": 1.0})
+    assert (float(loss), sums, metrics) == (0.0, {}, {})

@@ -1,0 +1,236 @@
+"""Tiny worlds for tests of the model side: files, settings, runs; nothing is downloaded.
+
+Sentences are made of a few words in two languages; every sentence mentions one or two places.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptm_plus.components import PluginInfo
+from ptm_plus.knowledge import write_table
+from ptm_plus.launch import launch
+from ptm_plus.plugins import LoadedPlugin, Plugins
+from ptm_plus.progress import Silent
+from ptm_plus.run import Run
+from ptm_plus.settings import RunSettings
+from ptm_plus.settings_files import resolve
+from ptm_plus.train import Trainer, make_accelerator
+
+torch.set_num_threads(1)  # the machine's cores are for other tests; equal sums need equal threads
+
+FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
+BOTH = ("kg-fusion", "tlm")
+PLACES = {
+    "Q1": ("Altona", "Altonien"),
+    "Q2": ("Berga", "Bergen"),
+    "Q3": ("Cordia", "Kordien"),
+    "Q4": ("Dunmor", "Dunmohr"),
+    "Q5": ("Elvas", "Elfenau"),
+    "Q6": ("Fennia", "Finnland"),
+}
+_WORDS = (
+    ("the old river town of", "lies near", "and people there like", "a small lake"),
+    ("die alte Stadt am Fluss", "liegt bei", "und die Leute dort mögen", "einen kleinen See"),
+)
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+WINDOW = {"local_attention": 8, "global_attn_every_n_layers": 2}
+"""ModernBERT's window sees 4 tokens to each side, so that it matters in short sequences."""
+
+
+@lru_cache
+def folder() -> Path:
+    """Return a folder that all tests of a process share: inputs, and a cache of prepared data."""
+    given = os.environ.get("TINY_WORLD")  # a process started by a test shares the test's
+    if given:
+        return Path(given)
+    home = Path(tempfile.mkdtemp(prefix="tiny-world-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    _write(home)
+    return home
+
+
+def _sentence(rng: np.random.Generator, language: int, first: str, second: str) -> dict[str, Any]:
+    words = _WORDS[language]
+    parts = [(words[0], None), (PLACES[first][language], first)]
+    if rng.random() < 0.7:
+        parts += [(words[1], None), (PLACES[second][language], second)]
+    parts += [(word, None) for word in words[2:][: int(rng.integers(0, 3))]]
+    text, mentions = "", []
+    for part, entity in parts:
+        text += " " if text else ""
+        if entity:
+            mentions.append({"start": len(text), "end": len(text) + len(part), "id": entity})
+        text += part
+    return {"text": text, "lang": ("en", "de")[language], "mentions": mentions}
+
+
+def _write(home: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = list(PLACES)
+    texts, pairs = [], []
+    for number in range(160):
+        first, second = rng.permutation(names)[:2].tolist()
+        texts.append(_sentence(rng, number % 2, first, second))
+        length = rng.bit_generator.state
+        source = _sentence(rng, 0, first, second)
+        rng.bit_generator.state = length
+        target = _sentence(rng, 1, first, second)
+        pairs.append(
+            {
+                "src": source["text"],
+                "tgt": target["text"],
+                "src_lang": "en",
+                "tgt_lang": "de",
+                "src_mentions": source["mentions"],
+                "tgt_mentions": target["mentions"],
+            }
+        )
+    for name, rows in (("text", texts), ("pairs", pairs)):
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (home / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    triples = [f"{a}\tnear\t{b}" for a, b in zip(names, names[1:] + names[:1], strict=True)]
+    (home / "triples.tsv").write_text("\n".join(triples) + "\n", encoding="utf-8")
+    vectors = rng.standard_normal((len(names), 8)).astype(np.float32)
+    write_table(home / "vectors.safetensors", names, vectors)
+
+
+def tiny_settings(
+    family: str = "bert",
+    plugins: Sequence[str] = (),
+    *,
+    output: Path | None = None,
+    sets: Sequence[str] = (),
+    **values: Any,
+) -> RunSettings:
+    """Return the settings of a tiny run in float64; ``sets`` are as after ``--set``."""
+    home = folder()
+    knows = any(one.partition(":")[0] == "kg-fusion" for one in plugins)
+    config = {**SMALL, **(WINDOW if family == "modernbert" else {})}
+    flags = {
+        "plugins": list(plugins),
+        "model.family": family,
+        "model.config": config,
+        "tokenizer.vocabulary": 320,
+        "data.text": [str(home / "text.jsonl")],
+        "data.pairs": [str(home / "pairs.jsonl")],
+        "data.kg": [str(home / "triples.tsv")] if knows else None,
+        "data.vectors": str(home / "vectors.safetensors") if knows else None,
+        "data.held_out": 0.1,
+        "prepare.workers": 1,
+        "prepare.max_length": 64,
+        "prepare.cache": str(home / "cache"),
+        "batch.row_tokens": 96,
+        "batch.rows": 8,
+        "batch.micro_rows": 8,
+        "masking.rate": 0.3,
+        "train.steps": 6,
+        "train.precision": "fp64",
+        "train.log_every": 1,
+        "train.clip": 0.0,
+        "output": str(output or home / "run"),
+        **values,
+    }
+    return resolve(None, flags, sets).settings
+
+
+def tiny_run(
+    family: str = "bert", plugins: Sequence[str] = (), *, sets: Sequence[str] = (), **values: Any
+) -> Run:
+    """Launch a tiny run on the CPU."""
+    return launch(tiny_settings(family, plugins, sets=sets, **values), Silent())
+
+
+def perturb(run: Run, seed: int = 1, size: float = 0.1) -> None:
+    """Move every part (and the backbone's biases) away from its start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in (*run.encoder.parts.parameters(), *_vectors(run.encoder.backbone)):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(size * noise)
+
+
+def _vectors(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    return (parameter for parameter in module.parameters() if parameter.ndim == 1)
+
+
+def step_gradients(run: Run) -> dict[str, torch.Tensor]:
+    """Return the gradient of the first optimizer step, as the trainer computes it, by name."""
+    trainer = Trainer(run, Silent(), make_accelerator("fp32", "cpu"))
+    trainer._update = lambda: None
+    trainer.step(run.planner.plan(0))
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in run.encoder.named_parameters()
+    }
+
+
+def relative_difference(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> float:
+    """Return the norm of the difference over the norm of what is expected."""
+    assert found.keys() == expected.keys()
+    apart = sum(float((found[name] - expected[name]).pow(2).sum()) for name in expected)
+    return (apart / sum(float(value.pow(2).sum()) for value in expected.values())) ** 0.5
+
+
+class Recorder(Silent):
+    """A watch that keeps notes and figures."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.seen: list[tuple[str, Mapping[str, Any]]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def figures(self, kind: str, values: Mapping[str, Any]) -> None:
+        self.seen.append((kind, dict(values)))
+
+    def losses(self) -> list[Mapping[str, float]]:
+        """Return the losses of every logged step."""
+        return [values["losses"] for kind, values in self.seen if kind == "step"]
+
+
+@contextmanager
+def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
+    """Let runs load plugins made of hook objects; gives their names.
+
+    Args:
+        monkeypatch: pytest's.
+        *hooks: objects with hook implementations and a ``name``.
+    """
+    from ptm_plus import launch as module
+    from ptm_plus.plugins import load
+
+    own = {hook.name: hook for hook in hooks}
+
+    def loaded(requests: Sequence[str], tables: Mapping[str, Any]) -> Plugins:
+        others = load([name for name in requests if name not in own], tables)
+        made = [
+            LoadedPlugin(PluginInfo(name=name, hooks=type(hook)), name, None, "test", "1", hook)
+            for name, hook in own.items()
+            if name in requests
+        ]
+        return Plugins([*others.instances, *made])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load", loaded)
+        yield tuple(own)
