@@ -87,6 +87,18 @@ COMPOSES = {
 }
 
 
+SITES = {
+    "embeddings": "output of the embeddings, before the first block; once per pass",
+    "block_in": "input of a block",
+    "attn_out": "output of a block's attention, with its residual where the family adds it there",
+    "ffn_pre": "feed-forward, before its activation (wider than d)",
+    "ffn_hidden": "feed-forward, after its activation (wider than d)",
+    "block_out": "output of a block",
+    "top": "last states, as objectives get them; once per pass",
+}
+"""Where taps may sit."""
+
+
 def hooks_page() -> str:
     """Return ``hooks.md``."""
     parts = [HEADER, _HOOKS_INTRODUCTION, _class("PluginInfo"), _phases(), _table_of_hooks()]
@@ -96,6 +108,8 @@ def hooks_page() -> str:
     parts += [_class(name) for name in GIVEN]
     parts.append("## What else they return\n")
     parts += [_class(name) for name in MADE]
+    parts.append("## Sites of taps\n")
+    parts.append(_table(("site", "where"), [(f"`{k}`", v) for k, v in SITES.items()]))
     parts.append("## Functions to use\n")
     parts += [_function(name) for name in HELPERS]
     return "\n".join(parts).rstrip() + "\n"

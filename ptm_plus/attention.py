@@ -56,7 +56,8 @@ class Packing:
         first = block.start + block.length * torch.arange(block.count, device=device)
         token = first[:, None] + torch.arange(block.length, device=device)
         query, key = token[:, :, None], token[:, None, :]
-        visible = torch.ones(block.count, block.length, block.length, dtype=torch.bool, device=device)
+        shape = (block.count, block.length, block.length)
+        visible = torch.ones(shape, dtype=torch.bool, device=device)
         if window:
             visible = visible & ((query - key).abs() <= window)
         columns = visible_columns(self.batch)
@@ -141,9 +142,7 @@ def _variable_length(
     bounds = batch.offsets.to(torch.int32)
     longest = max(block.length for block in batch.blocks)
     sides = (window, window) if window else (-1, -1)
-    mixed = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=sides
-    )
+    mixed = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=sides)
     assert isinstance(mixed, Tensor)
     return mixed[None]
 

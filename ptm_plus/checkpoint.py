@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -23,6 +24,7 @@ from torch.optim import AdamW
 from ptm_plus.data import Cursors
 from ptm_plus.errors import DataError, EnvironmentProblem
 from ptm_plus.files import file_sha256
+from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 
 if TYPE_CHECKING:
@@ -80,10 +82,10 @@ def save_checkpoint(run: Run, optimizer: AdamW, cursors: Cursors, progress: Prog
         save_file(_optimizer_tensors(run.encoder, optimizer), draft / _OPTIMIZER)
         (draft / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         seal(draft, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
         shutil.rmtree(draft, ignore_errors=True)
         raise EnvironmentProblem(
-            f"cannot write the checkpoint {target}: {error.strerror or error}",
+            f"cannot write the checkpoint {target}: {getattr(error, 'strerror', '') or error}",
             "free some space and resume; earlier checkpoints are whole",
         ) from error
     for old in whole_checkpoints(run.output)[: -run.settings.train.keep]:
@@ -151,7 +153,7 @@ def newest_whole(output: Path) -> tuple[Path, list[str]]:
     Raises:
         DataError: there is none.
     """
-    skipped = []
+    skipped: list[str] = []
     for folder in reversed(whole_checkpoints(output)):
         problem = damage(folder)
         if not problem:
@@ -181,13 +183,21 @@ def read_state(folder: Path) -> State:
         raise DataError(f"not a checkpoint state: {error}", path=folder / _STATE) from error
 
 
-def load_checkpoint(run: Run, optimizer: AdamW | None = None) -> State:
+def load_checkpoint(run: Run, optimizer: AdamW | None = None, watch: Watch | None = None) -> State:
     """Load the newest whole checkpoint of the run folder.
+
+    Args:
+        run: the run.
+        optimizer: gets its state back, too.
+        watch: told of damaged checkpoints that were passed over.
 
     Raises:
         DataError: there is none, or it belongs to other plugins, data or tables.
     """
-    folder, _ = newest_whole(run.output)
+    folder, skipped = newest_whole(run.output)
+    if watch is not None:
+        for line in skipped:
+            watch.note(line)
     state = read_state(folder)
     differences = _differences(state.identity, identity(run))
     if differences:
@@ -226,10 +236,11 @@ def load_weights(run: Run, folder: Path) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{part} {name}: {before.get(part, {}).get(name, 'none')} then, {values.get(name, 'none')} now"
+        f"{part} {name}: {then.get(name, 'none')} then, {values.get(name, 'none')} now"
         for part, values in now.items()
-        for name in sorted({*values, *before.get(part, {})})
-        if values.get(name) != before.get(part, {}).get(name)
+        for then in [before.get(part, {})]
+        for name in sorted({*values, *then})
+        if values.get(name) != then.get(name)
     ]
 
 

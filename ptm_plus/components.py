@@ -24,19 +24,15 @@ if TYPE_CHECKING:
 
     from ptm_plus.encoder import Encode, PassContext
     from ptm_plus.keyed import Draws
-    from ptm_plus.layouts import LayoutInput, LaidOut
+    from ptm_plus.layouts import LaidOut, LayoutInput
     from ptm_plus.microbatch import MicroBatch
     from ptm_plus.mixture import StepPlan
     from ptm_plus.probes import ProbeContext
     from ptm_plus.views import SpanTable, View
 
 ExportClass = Literal["train-only", "foldable", "needed"]
-Site = Literal[
-    "embeddings", "block_in", "attn_out", "ffn_pre", "ffn_hidden", "block_out", "top"
-]
-EventKind = Literal[
-    "train_start", "stage_start", "after_step", "evaluated", "saving", "train_end"
-]
+Site = Literal["embeddings", "block_in", "attn_out", "ffn_pre", "ffn_hidden", "block_out", "top"]
+EventKind = Literal["train_start", "stage_start", "after_step", "evaluated", "saving", "train_end"]
 
 
 @dataclass(frozen=True, kw_only=True)

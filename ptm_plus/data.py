@@ -56,6 +56,7 @@ class StreamData:
         labels: the run's label list by span kind.
         settings: the run's settings.
         train: whether it is trained on; otherwise every sequence is held out.
+        links: label that stands for another one.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class StreamData:
         labels: Mapping[str, tuple[str, ...]],
         settings: RunSettings,
         train: bool = True,
+        links: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.store = store
-        self.maker = ViewMaker(name, store, labels, settings.train.seed)
+        self.maker = ViewMaker(name, store, labels, settings.train.seed, links)
         self._settings = settings
         self._plans: dict[tuple[str, int], RowPlan] = {}
         longest = int(self.maker.lengths.max())
@@ -184,7 +186,7 @@ class Collator:
         self.streams = streams
         self.vocabulary = vocabulary
         self._kinds = kinds
-        self._features = features
+        self.features = features
         self._seed = seed
 
     def batch(self, rows: Sequence[Row], step_rows: Sequence[Row], rate: float) -> HostBatch:
@@ -215,7 +217,7 @@ class Collator:
         """Return the spans of all rows of a step: what features of scope ``step`` may see."""
         needed = any(
             c.component.scope == "step" and _applies(c.component.streams, stream)
-            for c in self._features
+            for c in self.features
         )
         if not needed:
             return {}
@@ -226,7 +228,7 @@ class Collator:
         """Return plugins with features of scope ``micro``: their columns depend on the split."""
         return [
             c.instance
-            for c in self._features
+            for c in self.features
             if c.component.scope == "micro" and _applies(c.component.streams, stream)
         ]
 
@@ -235,7 +237,7 @@ class Collator:
     ) -> HostBatch:
         """Compute the feature columns of a masked view."""
         columns: dict[str, NDArray[np.generic]] = {}
-        for owner in self._features:
+        for owner in self.features:
             feature = owner.component
             if not _applies(feature.streams, view.stream):
                 continue

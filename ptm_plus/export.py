@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
@@ -109,11 +110,9 @@ def _check_target(target: Path) -> None:
 def _trained_run(folder: Path, watch: Watch) -> tuple[Run, str]:
     """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
     settings = settings_of(folder)
-    checkpoint, skipped = newest_whole(folder)
-    for line in skipped:
-        watch.note(line)
+    checkpoint, _ = newest_whole(folder)
     run = launch(settings, watch)
-    load_checkpoint(run)
+    load_checkpoint(run, watch=watch)
     run.encoder.float()
     set_mode(run.encoder, training=False)
     return run, checkpoint.name
@@ -135,9 +134,10 @@ def _draft(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         (draft / OWN).mkdir(parents=True)
         yield draft
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise EnvironmentProblem(
-            f"cannot write {target}: {error.strerror or error}", "make room, or name another folder"
+            f"cannot write {target}: {getattr(error, 'strerror', '') or error}",
+            "make room, or name another folder",
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -16,6 +16,7 @@ from ptm_plus.keyed import derive_key
 from ptm_plus.knowledge.graph import Graph, read_graph
 from ptm_plus.knowledge.labels import read_labels
 from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
+from ptm_plus.knowledge.links import read_links
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources import SourceSpec, parse_source, read_pairs, read_text, source_fingerprint
 
@@ -51,7 +52,7 @@ def text_stream(settings: RunSettings) -> Stream:
 
 
 def halves_stream(settings: RunSettings) -> Stream:
-    """Return parallel files as single sentences: what a run without a pairs plugin makes of them."""
+    """Return parallel files as single sentences, for runs without a plugin that takes pairs."""
     return file_stream("halves", settings.data.pairs, read_pairs, settings)
 
 
@@ -109,7 +110,17 @@ def _examples(specs: Sequence[SourceSpec], read: Read, limit: int) -> Iterator[E
 def load_graph(settings: RunSettings) -> Graph | None:
     """Return the graph of the run, or ``None`` when none was given."""
     data = settings.data
-    return read_graph(data.kg, data.links) if data.kg else None
+    return read_graph(_files(data.kg), _files(data.links)) if data.kg else None
+
+
+def load_links(settings: RunSettings) -> dict[str, str]:
+    """Return the representative of every linked id."""
+    return read_links(_files(settings.data.links))
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """Return the files that flags name, patterns expanded."""
+    return [path for argument in arguments for path in parse_source(argument).files]
 
 
 class _Linking:
@@ -139,7 +150,7 @@ class _Linking:
 
 def linking_annotator(settings: RunSettings, graph: Graph | None) -> Annotator:
     """Return the dictionary linker over the given labels, restricted to the graph's entities."""
-    labels = read_labels(settings.data.labels, settings.data.links)
+    labels = read_labels(_files(settings.data.labels), _files(settings.data.links))
     degree: dict[str, int] = {}
     if graph is not None:
         degree = dict(zip(graph.entities, np.asarray(graph.degree()).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""From settings to a run: plugins, data, model, checks, in the order of the hook phases."""
+"""The model side of a run: backbone, parts, objectives, in the order of the hook phases."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ptm_plus.arrangement import gather
 from ptm_plus.components import (
-    Annotator,
     Exporter,
     ExternalTable,
     Feature,
@@ -18,281 +18,31 @@ from ptm_plus.components import (
     Part,
     Probe,
     Schedule,
-    Stream,
     Tap,
     UnitKind,
 )
-from ptm_plus.compose import Contribution, chain, check_claims, check_needs
-from ptm_plus.context import Context
-from ptm_plus.data import Collator, StreamData
+from ptm_plus.compose import Contribution, chain
+from ptm_plus.data import Collator
 from ptm_plus.encoder import Encoder
-from ptm_plus.errors import DataError, PluginError, SettingsError, nearest
+from ptm_plus.errors import PluginError, SettingsError, nearest
 from ptm_plus.families import card_of
-from ptm_plus.inputs import (
-    cache_folder,
-    file_stream,
-    given_inputs,
-    halves_stream,
-    linking_annotator,
-    load_graph,
-    text_stream,
-)
 from ptm_plus.keyed import derive_key
-from ptm_plus.knowledge.graph import Graph
-from ptm_plus.layouts import TEXT_LAYOUT
-from ptm_plus.linked_pairs import LinkedPairs, linked_pairs
 from ptm_plus.masking import Vocabulary, word_kind
 from ptm_plus.mixture import Planner
 from ptm_plus.model import build_backbone, build_config, check_length
 from ptm_plus.objectives import masked_lm
-from ptm_plus.plugins import Plugins, load
-from ptm_plus.prepare import prepare_stream
-from ptm_plus.probes import MENTIONS, RETRIEVAL
+from ptm_plus.plugins import Plugins
+from ptm_plus.prepared import Prepared, prepare
 from ptm_plus.progress import Watch
-from ptm_plus.questions import read_questions
-from ptm_plus.rules import settle
-from ptm_plus.run import Prepared, Run
+from ptm_plus.run import Run
 from ptm_plus.settings import RunSettings
-from ptm_plus.sources import read_pairs
 from ptm_plus.step import Root
-from ptm_plus.store import SequenceStore
-from ptm_plus.tokenization import load_tokenizer, ordinary_ids
-from ptm_plus.tokenizer_cache import cached_tokenizer
-from ptm_plus.views import LANGUAGE
-
-
-def gather(plugins: Plugins, hook: str, context: Context, core: Sequence[Any] = ()) -> list[Any]:
-    """Return the composed answers of a hook, the core's own among them."""
-    own = [Contribution("core", component) for component in core]
-    return settle([*own, *plugins.collect(hook, context)], plugins.order)
+from ptm_plus.tokenization import ordinary_ids
 
 
 def of_type(contributions: Iterable[Contribution[Any]], kind: type[Any]) -> list[Contribution[Any]]:
     """Return the contributions of one component type."""
     return [one for one in contributions if isinstance(one.component, kind)]
-
-
-# ---------------------------------------------------------------------------------------------
-# Data
-
-
-def prepare(settings: RunSettings, watch: Watch) -> Prepared:
-    """Load plugins and tokenizer, prepare every stream.
-
-    Raises:
-        PtmPlusError: a setting, a plugin or an input is wrong.
-    """
-    plugins = load(settings.plugins, settings.plugin)
-    inputs = given_inputs(settings)
-    _check_inputs(settings, plugins, inputs)
-    context = Context(settings, inputs, watch)
-    streams = _streams(settings, plugins, context, inputs)
-    tokenizer = _tokenizer(settings, streams, watch)
-    context.advance("tokenizer", tokenizer=tokenizer)
-    tokens = [one.component for one in gather(plugins, "ptm_special_tokens", context)]
-    tokenizer.add_tokens([token.text for token in tokens], special_tokens=True)
-    graph = load_graph(settings)
-    stores = _prepare_streams(settings, plugins, context, streams, tokenizer, graph, watch)
-    labels = _label_lists(stores.values(), graph)
-    _check_overlap(plugins, stores, labels, graph)
-    sets = {one.name for one in _sets(settings)}
-    data = {
-        name: StreamData(name, store, labels, settings, train=name not in sets)
-        for name, store in stores.items()
-    }
-    trained = {one.component.name: one.component for one in streams}
-    linked = {name: linked_pairs(store) for name, store in stores.items() if name in trained}
-    _tell_streams({name: data[name] for name in trained}, linked, watch)
-    return Prepared(
-        settings=settings,
-        plugins=plugins,
-        context=context,
-        tokenizer=tokenizer,
-        tokens=tokens,
-        streams={name: data[name] for name in trained},
-        sets={name: data[name] for name in sets},
-        labels=labels,
-        graph=graph,
-        accounts={name: stores[name].account for name in stores},
-        linked_pairs={name: found for name, found in linked.items() if found},
-        stream_objectives={name: one.objectives for name, one in trained.items()},
-        stream_weights={
-            name: settings.batch.weights.get(name, one.weight) for name, one in trained.items()
-        },
-        stream_alpha={
-            name: settings.batch.alpha.get(name, one.alpha) for name, one in trained.items()
-        },
-    )
-
-
-def _check_inputs(settings: RunSettings, plugins: Plugins, inputs: frozenset[str]) -> None:
-    provided = set(inputs) | {"spans:entity"}
-    check_needs(plugins.instances, provided)
-    check_claims(plugins.instances, provided)
-    if not {"text", "pairs"} & inputs and not plugins.instances:
-        raise SettingsError(
-            "no text was given", "give --text FILE, --pairs FILE, or no input for the sample"
-        )
-
-
-def _streams(
-    settings: RunSettings, plugins: Plugins, context: Context, inputs: frozenset[str]
-) -> list[Contribution[Stream]]:
-    core = []
-    if "text" in inputs:
-        core.append(text_stream(settings))
-    if "pairs" in inputs and not any("pairs" in p.info.needs for p in plugins.instances):
-        core.append(halves_stream(settings))
-    streams = gather(plugins, "ptm_streams", context, core)
-    names = {one.component.name for one in streams}
-    for section in ("weights", "alpha"):
-        for name in getattr(settings.batch, section):
-            if name not in names:
-                raise SettingsError(
-                    f"batch.{section}.{name}: there is no stream {name!r}{nearest(name, names)}",
-                    f"streams of this run: {', '.join(sorted(names))}",
-                )
-    return streams
-
-
-def _tokenizer(settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch) -> Any:
-    path = settings.tokenizer.path or settings.model.path
-    if path:
-        return load_tokenizer(path, settings.model.trust_remote_code)
-    texts = (
-        text
-        for one in streams
-        for example in one.component.examples()
-        for text in getattr(example, "fields", {}).values()
-    )
-    key = [one.component.fingerprint for one in streams]
-    size, family = settings.tokenizer.vocabulary, settings.model.family
-    tokenizer, fresh = cached_tokenizer(texts, size, family, key, cache_folder(settings))
-    watch.note(f"{'trained' if fresh else 'found'} a tokenizer of {len(tokenizer):,} pieces")
-    return tokenizer
-
-
-def _prepare_streams(
-    settings: RunSettings,
-    plugins: Plugins,
-    context: Context,
-    streams: Sequence[Contribution[Stream]],
-    tokenizer: Any,
-    graph: Graph | None,
-    watch: Watch,
-) -> dict[str, SequenceStore]:
-    layouts = gather(plugins, "ptm_layouts", context, [TEXT_LAYOUT])
-    by_name = {one.component.name: one.component for one in layouts}
-    core: list[Annotator] = []
-    if settings.data.labels and any("spans:entity" in p.info.needs for p in plugins.instances):
-        core.append(linking_annotator(settings, graph))
-    annotators = [one.component for one in gather(plugins, "ptm_annotators", context, core)]
-    rewriters = [one.component for one in gather(plugins, "ptm_rewriters", context)]
-    sources = [*(one.component for one in streams), *_sets(settings)]
-    stores = {}
-    for stream in sources:
-        if stream.layout not in by_name:
-            raise PluginError(
-                f"stream {stream.name!r} needs layout {stream.layout!r}, which nobody "
-                f"provides{nearest(stream.layout, by_name)}"
-            )
-        with watch.task(f"prepare {stream.name}") as task:
-            stores[stream.name] = prepare_stream(
-                stream,
-                by_name[stream.layout],
-                [one for one in annotators if not one.streams or stream.name in one.streams],
-                [one for one in rewriters if stream.name in one.streams],
-                tokenizer,
-                settings,
-                cache_folder(settings),
-                task.update,
-                settings.train.seed,
-            )
-        watch.figures("account", {"stream": stream.name, "account": stores[stream.name].account})
-    return stores
-
-
-def _sets(settings: RunSettings) -> list[Stream]:
-    """Return the evaluation sets: prepared like streams, never trained on."""
-    given = settings.evaluate
-    sets = []
-    if given.mentions:
-        sets.append(file_stream(MENTIONS, given.mentions, read_questions, settings))
-    if given.pairs:
-        sets.append(file_stream(RETRIEVAL, given.pairs, read_pairs, settings))
-    return sets
-
-
-def _label_lists(
-    stores: Iterable[SequenceStore], graph: Graph | None
-) -> dict[str, tuple[str, ...]]:
-    """Return all labels by span kind, sorted, the graph's entities among them, and languages."""
-    found: dict[str, set[str]] = {LANGUAGE: set()}
-    for store in stores:
-        found[LANGUAGE].update(store.languages)
-        for spans in store.spans.values():
-            for kind in spans.kinds:
-                found.setdefault(kind, set()).update(spans.ids)
-    if graph is not None:
-        found.setdefault("entity", set()).update(graph.entities)
-    return {kind: tuple(sorted(labels - {""})) for kind, labels in sorted(found.items())}
-
-
-def _tell_streams(
-    streams: Mapping[str, StreamData], linked: Mapping[str, LinkedPairs | None], watch: Watch
-) -> None:
-    """Say how full the rows are, and how many pairs speak of one entity in both halves."""
-    for name, data in streams.items():
-        fill = min(data.rows(stratum, 0).fill for stratum in data.tokens)
-        watch.note(
-            f"{name}: {sum(data.tokens.values()):,} training tokens in {len(data.tokens)} strata, "
-            f"rows at least {fill:.1%} full, {len(data.held_out):,} sequences held out"
-        )
-        found = linked.get(name)
-        if found and found.any:
-            share = found.both / found.pairs
-            few = "; too few for them to act together" if share < 0.01 else ""
-            watch.note(
-                f"{name}: {found.both:,} of {found.pairs:,} pairs ({share:.1%}) have one entity "
-                f"linked in both halves, {found.any:,} in one at least{few}"
-            )
-
-
-def _check_overlap(
-    plugins: Plugins,
-    stores: Mapping[str, SequenceStore],
-    labels: Mapping[str, tuple[str, ...]],
-    graph: Graph | None,
-) -> None:
-    """Check that the spans that plugins need exist and speak of the graph."""
-    for plugin in plugins.instances:
-        for need in plugin.info.needs:
-            kind = need.removeprefix("spans:")
-            if kind == need:
-                continue
-            linked = {
-                label
-                for store in stores.values()
-                for spans in store.spans.values()
-                if kind in spans.kinds
-                for label in spans.ids
-            }
-            known = linked if graph is None else linked & set(graph.entities)
-            if not known:
-                raise DataError(
-                    f"plugin {plugin.instance!r} needs {kind} spans, but the text mentions "
-                    + (
-                        "none"
-                        if not linked
-                        else f"none of the graph's entities ({len(linked)} others)"
-                    ),
-                    "give --labels with the entities' names in the text's languages, or text with "
-                    "mentions; `ptm-plus kg check` shows what matches",
-                )
-
-
-# ---------------------------------------------------------------------------------------------
-# Model
 
 
 def launch(settings: RunSettings, watch: Watch, device: torch.device | None = None) -> Run:

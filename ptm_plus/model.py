@@ -143,6 +143,6 @@ def check_length(card: FamilyCard, config: Any, longest: int) -> None:
     """
     if card.takes_positions and longest > card.longest(config):
         raise SettingsError(
-            f"prepare.max_length is {longest}, but the model serves {card.longest(config)} positions",
+            f"prepare.max_length is {longest}; the model serves {card.longest(config)} positions",
             f"set prepare.max_length to at most {card.longest(config)}",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -61,7 +61,9 @@ def _merge(first: ParameterRule, second: ParameterRule) -> ParameterRule:
     return ParameterRule(path=first.path, **values)
 
 
-def _later_rows(first: int):  # type: ignore[no-untyped-def]
+def _later_rows(first: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a gradient hook that keeps earlier rows as they are."""
+
     def hook(gradient: torch.Tensor) -> torch.Tensor:
         kept = gradient.clone()
         kept[:first] = 0

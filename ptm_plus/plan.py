@@ -11,23 +11,22 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ptm_plus import launch
-from ptm_plus.context import Context
+import torch
+
+from ptm_plus.arrangement import Arrangement, arrange
 from ptm_plus.errors import PtmPlusError
-from ptm_plus.inputs import cache_folder, given_inputs, linking_annotator, load_graph
-from ptm_plus.layouts import TEXT_LAYOUT
+from ptm_plus.launch import compose
 from ptm_plus.plan_costs import data_figures, mask_figures, model_figures
 from ptm_plus.plugin_cards import hooks_of
 from ptm_plus.plugins import Plugins, load
 from ptm_plus.preparation import Planned
 from ptm_plus.prepare import plan_stream
+from ptm_plus.prepared import prepare_arranged
 from ptm_plus.preview import mask_collator
 from ptm_plus.progress import Silent, Task, Watch
-from ptm_plus.tokenization import load_tokenizer
-from ptm_plus.tokenizer_cache import cached_tokenizer
 
 if TYPE_CHECKING:
-    from ptm_plus.run import Prepared, Run
+    from ptm_plus.run import Run
     from ptm_plus.settings import RunSettings
 
 
@@ -65,25 +64,27 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
     Raises:
         PtmPlusError: as a launch would.
     """
-    plugins = load(settings.plugins, settings.plugin)
     document: dict[str, Any] = {
         "run": _main_settings(settings),
-        "plugins": _plugins(plugins),
+        "plugins": _plugins(load(settings.plugins, settings.plugin)),
         "prepare": [],
         "missing": "",
     }
-    if not prepare_data:
-        document["prepare"], document["missing"] = _artifacts(settings, plugins)
-    if document["missing"]:
-        return document
-    prepared = launch.prepare(settings, watch if prepare_data else Silent())
-    collator = mask_collator(prepared)
-    document["masking"] = mask_figures(prepared, collator)
-    run = _composed(prepared, watch if prepare_data else DryWatch(), document)
-    document["streams"] = data_figures(prepared, run)
-    if run is not None:
+    composing = watch if prepare_data else DryWatch()
+    try:
+        arranged = arrange(settings, composing)
+        document["prepare"] = [asdict(one) for one in _artifacts(arranged)]
+        if not prepare_data and not all(one["present"] for one in document["prepare"]):
+            return {**document, "missing": "the data are not prepared"}
+        prepared = prepare_arranged(arranged, watch if prepare_data else Silent())
+        document["masking"] = mask_figures(prepared, mask_collator(prepared))
+        document["streams"] = data_figures(prepared, None)
+        run = compose(prepared, torch.device("cpu"))
+        document["streams"] = data_figures(prepared, run)
         document["model"] = model_figures(run)
         document["features"] = _features(run)
+    except _WouldWork as work:
+        document["missing"] = f"{work.message} would be made first"
     return document
 
 
@@ -116,93 +117,11 @@ def _plugins(plugins: Plugins) -> list[dict[str, Any]]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------
-# What prepare would do
-
-
-class _NotTrained(Exception):
-    """The run's tokenizer is not in the cache."""
-
-
-def _artifacts(settings: RunSettings, plugins: Plugins) -> tuple[list[dict[str, Any]], str]:
-    """Return prepare's artifacts, and what keeps the rest of the plan from being known."""
-    inputs = given_inputs(settings)
-    launch._check_inputs(settings, plugins, inputs)
-    context = Context(settings, inputs, Silent())
-    streams = launch._streams(settings, plugins, context, inputs)
-    try:
-        tokenizer = _tokenizer(settings, [one.component.fingerprint for one in streams])
-    except _NotTrained:
-        rows = [_unprepared(one.component.name) for one in streams]
-        return rows, "the tokenizer is not trained yet, and the data are not prepared"
-    context.advance("tokenizer", tokenizer=tokenizer)
-    for token in launch.gather(plugins, "ptm_special_tokens", context):
-        tokenizer.add_tokens([token.component.text], special_tokens=True)
-    sources = [*(one.component for one in streams), *launch._sets(settings)]
-    planned = list(_planned(settings, plugins, context, sources, tokenizer))
-    made = [one for one in planned if not one.present]
-    missing = "" if not made else "the data are not prepared"
-    return [asdict(one) for one in planned], missing
-
-
-def _planned(
-    settings: RunSettings, plugins: Plugins, context: Context, sources: Any, tokenizer: Any
-) -> Iterator[Planned]:
-    layouts = launch.gather(plugins, "ptm_layouts", context, [TEXT_LAYOUT])
-    by_name = {one.component.name: one.component for one in layouts}
-    core = []
-    if settings.data.labels and any("spans:entity" in p.info.needs for p in plugins.instances):
-        core.append(linking_annotator(settings, load_graph(settings)))
-    annotators = [one.component for one in launch.gather(plugins, "ptm_annotators", context, core)]
-    rewriters = [one.component for one in launch.gather(plugins, "ptm_rewriters", context)]
-    for stream in sources:
-        if stream.layout in by_name:  # a launch says who is at fault for one that is not
-            yield from plan_stream(
-                stream,
-                by_name[stream.layout],
-                annotators,
-                rewriters,
-                tokenizer,
-                settings,
-                cache_folder(settings),
-                settings.train.seed,
-            )
-
-
-def _tokenizer(settings: RunSettings, fingerprints: list[str]) -> Any:
-    path = settings.tokenizer.path or settings.model.path
-    if path:
-        return load_tokenizer(path, settings.model.trust_remote_code)
-    size, family = settings.tokenizer.vocabulary, settings.model.family
-    texts = _unread()
-    return cached_tokenizer(texts, size, family, fingerprints, cache_folder(settings))[0]
-
-
-def _unread() -> Iterator[str]:
-    """Stand in for the run's text: nothing reads it unless a tokenizer has to be trained."""
-    raise _NotTrained
-    yield  # pragma: no cover
-
-
-def _unprepared(stream: str) -> dict[str, Any]:
-    reason = "the tokenizer is not trained yet"
-    return asdict(Planned(stream, "tokens", "", present=False, reason=reason))
-
-
-# ---------------------------------------------------------------------------------------------
-# The composed run
-
-
-def _composed(prepared: Prepared, watch: Watch, document: dict[str, Any]) -> Run | None:
-    """Compose the run on the CPU; ``None`` where that would take long work first."""
-    import torch
-
-    prepared.context._values["watch"] = watch
-    try:
-        return launch.compose(prepared, torch.device("cpu"))
-    except _WouldWork as work:
-        document["missing"] = f"{work.message} would be made first"
-        return None
+def _artifacts(arranged: Arrangement) -> list[Planned]:
+    """Return what prepare finds and what it would make."""
+    return [
+        planned for stream in arranged.sources for planned in plan_stream(**arranged.recipe(stream))
+    ]
 
 
 def _features(run: Run) -> list[dict[str, str]]:
@@ -212,5 +131,5 @@ def _features(run: Run) -> list[dict[str, str]]:
             "name": owner.component.name,
             "scope": owner.component.scope,
         }
-        for owner in run.collator._features
+        for owner in run.collator.features
     ]

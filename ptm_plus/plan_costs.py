@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from ptm_plus.data import Collator
     from ptm_plus.mixture import StepPlan
-    from ptm_plus.run import Prepared, Run
+    from ptm_plus.prepared import Prepared
+    from ptm_plus.run import Run
 
 _SAMPLED_STEPS = 200
 _SAMPLED_ROWS = 16

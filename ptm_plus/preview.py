@@ -15,8 +15,8 @@ from ptm_plus.errors import SettingsError, nearest
 if TYPE_CHECKING:
     from ptm_plus.components import MaskPlan
     from ptm_plus.data import Collator, Row, StreamData
+    from ptm_plus.prepared import Prepared
     from ptm_plus.progress import Watch
-    from ptm_plus.run import Prepared
     from ptm_plus.settings import RunSettings
     from ptm_plus.views import View
 
@@ -38,9 +38,9 @@ def make_preview(
 
     Raises:
         SettingsError: there is no such stream.
-        PtmPlusError: as ``launch.prepare``.
+        PtmPlusError: as ``prepared.prepare``.
     """
-    from ptm_plus.launch import prepare
+    from ptm_plus.prepared import prepare
 
     return preview_prepared(prepare(settings, watch), stream=stream, count=count, epoch=epoch)
 
@@ -69,9 +69,10 @@ def preview_prepared(
 
 def mask_collator(prepared: Prepared) -> Collator:
     """Return a collator that draws masks and computes no feature."""
+    from ptm_plus.arrangement import gather
     from ptm_plus.components import UnitKind
     from ptm_plus.data import Collator
-    from ptm_plus.launch import gather, of_type
+    from ptm_plus.launch import of_type
     from ptm_plus.masking import Vocabulary, word_kind
     from ptm_plus.tokenization import ordinary_ids
 

@@ -15,8 +15,8 @@ from ptm_plus.sources import SourceSpec
 def read_questions(spec: SourceSpec) -> Iterator[Example | Refused]:
     """Yield linked sentences with one mention to be masked.
 
-    A row is ``{"text", "lang", "mentions": [{"start", "end", "id"}], "target", "group"}``; ``target``
-    is the index of the masked mention, ``group`` names the share that it is counted in.
+    A row is ``{"text", "lang", "mentions": [{"start", "end", "id"}], "target", "group"}``: the
+    index of the masked mention, and the share that it is counted in.
 
     Raises:
         DataError: a row is not of this form.
@@ -29,7 +29,7 @@ def read_questions(spec: SourceSpec) -> Iterator[Example | Refused]:
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 raise DataError(
                     f"not a question: {type(error).__name__} {error}",
-                    'write {"text", "lang", "mentions": [{"start", "end", "id"}], "target", "group"}',
+                    'write {"text", "lang", "mentions": [{"start", "end", "id"}], "target"}',
                     path=path,
                     line=line,
                 ) from error

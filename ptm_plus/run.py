@@ -18,56 +18,16 @@ from ptm_plus.components import (
     Probe,
 )
 from ptm_plus.compose import Contribution
-from ptm_plus.context import Context
-from ptm_plus.data import Collator, HostBatch, Reader, Row, StreamData
+from ptm_plus.data import Collator, HostBatch, Reader, Row
 from ptm_plus.encoder import Encoder
-from ptm_plus.linked_pairs import LinkedPairs
 from ptm_plus.mixture import Planner, StepPlan
 from ptm_plus.plugins import Plugins
+from ptm_plus.prepared import Prepared
 from ptm_plus.settings import RunSettings
 from ptm_plus.step import LossKey, Root
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from ptm_plus.knowledge.graph import Graph
-
-
-@dataclass
-class Prepared:
-    """What is known after prepare.
-
-    Attributes:
-        settings: the run's settings.
-        plugins: the run's plugins.
-        context: what hooks may read.
-        tokenizer: with the control tokens.
-        tokens: the control tokens.
-        streams: data by stream.
-        sets: evaluation sets by name: prepared like streams, never trained on.
-        labels: the run's label list by span kind.
-        graph: the graph, if one was given.
-        accounts: what prepare counted, by stream.
-        linked_pairs: by stream of pairs, how many speak of one entity in both halves.
-        stream_objectives: names of the objectives that each stream serves.
-        stream_weights: share of the step's rows by stream.
-        stream_alpha: exponent of token counts among a stream's strata.
-    """
-
-    settings: RunSettings
-    plugins: Plugins
-    context: Context
-    tokenizer: PreTrainedTokenizerBase
-    tokens: list[Any]
-    streams: dict[str, StreamData]
-    sets: dict[str, StreamData]
-    labels: dict[str, tuple[str, ...]]
-    graph: Graph | None
-    accounts: dict[str, Any]
-    linked_pairs: dict[str, LinkedPairs]
-    stream_objectives: dict[str, tuple[str, ...]]
-    stream_weights: dict[str, float]
-    stream_alpha: dict[str, float]
+    pass
 
 
 @dataclass

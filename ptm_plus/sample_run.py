@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ptm_plus.checkpoint import whole_checkpoints
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.progress import Watch
@@ -48,6 +49,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """Settings of the sample, under whatever the user sets."""
 
+_GUESS = "majority_guess.json"
+
 PLUGIN_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "kg-fusion": {"vectors": {"dimension": 64}, "mention_weight": 2.0},
 }
@@ -64,12 +67,31 @@ def train_sample(resolved: Resolved, watch: Watch, *, device: str = "auto") -> d
         watch: where progress goes.
         device: device of the run with plugins.
     """
-    began = time.perf_counter()
     settings = sample_settings(resolved, build_world(), watch)
+    return compare(settings, watch, device=device)
+
+
+def is_sample(settings: RunSettings) -> bool:
+    """Return whether a run folder holds a run on the sample world."""
+    return (settings.output / "sample" / _GUESS).is_file()
+
+
+def compare(
+    settings: RunSettings, watch: Watch, *, device: str = "auto", resume: bool = False
+) -> dict[str, Any]:
+    """Train on the sample's files, and without plugins beside it, and return the joint report.
+
+    Args:
+        settings: settings of the run with plugins, from :func:`sample_settings`.
+        watch: where progress goes.
+        device: device of the run with plugins.
+        resume: go on from checkpoints where there are some.
+    """
+    began = time.perf_counter()
     if not settings.plugins:
-        return _with_guess(train(settings, watch, device=device), settings)
-    with _beside(_without_plugins(settings)) as baseline:
-        report = train(settings, watch, device=device)
+        return _with_guess(train(settings, watch, device=device, resume=resume), settings)
+    with _beside(_without_plugins(settings), resume) as baseline:
+        report = train(settings, watch, device=device, resume=resume)
         with watch.task("the run without plugins"):
             _wait(baseline, settings.output / "without-plugins.log")
     other = read_report(settings.output / "without-plugins")
@@ -102,7 +124,7 @@ def sample_settings(
         name: asdict(majority_guess(world, probe_examples(world, in_text=text, half=half)))
         for name, text in (("in_text", True), ("graph_only", False))
     }
-    (folder / "majority_guess.json").write_text(json.dumps(guess), encoding="utf-8")
+    (folder / _GUESS).write_text(json.dumps(guess), encoding="utf-8")
     watch.note(
         f"sample world: {len(world.text):,} sentences, {len(world.pairs):,} pairs, "
         f"{len(world.triples):,} facts, in {folder}"
@@ -139,13 +161,17 @@ def _without_plugins(settings: RunSettings) -> RunSettings:
 
 
 @contextmanager
-def _beside(settings: RunSettings) -> Iterator[subprocess.Popen[bytes]]:
+def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[bytes]]:
     """Train a run in another process while the body runs; it never outlives the body."""
     settings.output.mkdir(parents=True, exist_ok=True)
-    file = settings.output / "settings.toml"
-    file.write_text(dump_toml(settings), encoding="utf-8")
-    command = [sys.executable, "-m", "ptm_plus", "train", "--config", str(file)]
-    command += ["--device", "cpu", "--quiet", "--overwrite", "--json"]
+    command = [sys.executable, "-m", "ptm_plus"]
+    if resume and whole_checkpoints(settings.output):
+        command += ["resume", str(settings.output)]
+    else:
+        file = settings.output / "settings.toml"
+        file.write_text(dump_toml(settings), encoding="utf-8")
+        command += ["train", "--config", str(file), "--overwrite"]
+    command += ["--device", "cpu", "--quiet", "--json"]
     log = settings.output.parent / "without-plugins.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -168,7 +194,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _with_guess(report: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
-    guess = json.loads((settings.output / "sample" / "majority_guess.json").read_text("utf-8"))
+    guess = json.loads((settings.output / "sample" / _GUESS).read_text("utf-8"))
     for probe, group in GROUPS.items():
         score = guess[group]
         report["probes"][probe]["majority_guess"] = {

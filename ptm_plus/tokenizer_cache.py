@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptm_plus.keyed import derive_key
+from ptm_plus.progress import Watch
 from ptm_plus.tokenization import load_tokenizer
 from ptm_plus.tokenizer_training import train_tokenizer
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def cached_tokenizer(
-    texts: Iterable[str], vocabulary: int, family: str, sources: Sequence[str], cache: Path
-) -> tuple[PreTrainedTokenizerFast, bool]:
-    """Return the tokenizer trained on some sources, and whether it was trained just now.
+    texts: Iterable[str],
+    vocabulary: int,
+    family: str,
+    sources: Sequence[str],
+    cache: Path,
+    watch: Watch,
+) -> PreTrainedTokenizerFast:
+    """Return the tokenizer trained on some sources.
 
     Args:
         texts: the sources' text; read only when there is nothing in the cache.
@@ -26,12 +32,13 @@ def cached_tokenizer(
         family: model type that it is for.
         sources: fingerprints of the sources.
         cache: cache folder.
+        watch: where training it is told.
     """
     folder = cache / "tokenizers" / f"{derive_key(family, vocabulary, *sources):016x}"
-    fresh = not folder.exists()
-    if fresh:
-        draft = folder.with_suffix(".partial")
-        shutil.rmtree(draft, ignore_errors=True)
-        train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
-        draft.rename(folder)
-    return load_tokenizer(str(folder)), fresh
+    if not folder.exists():
+        with watch.task("tokenizer"):
+            draft = folder.with_suffix(".partial")
+            shutil.rmtree(draft, ignore_errors=True)
+            train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
+            draft.rename(folder)
+    return load_tokenizer(str(folder))

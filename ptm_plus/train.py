@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from torch.optim import AdamW
 
 from ptm_plus.checkpoint import load_checkpoint, save_checkpoint
 from ptm_plus.components import Event
-from ptm_plus.data import Reader
+from ptm_plus.data import HostBatch, Reader
 from ptm_plus.errors import GuardStop, StopRequested
 from ptm_plus.evaluation import evaluate
 from ptm_plus.keyed import derive_key
@@ -108,10 +107,11 @@ class Trainer:
         run, accelerator = self.run, self.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
         rows = self.reader.step_rows(plan)
-        batches = list(run.host_batches(rows, plan, rank, world)) or [None]
-        counts = [run.root.count(batch) for batch in batches if batch is not None]
+        own = list(run.host_batches(rows, plan, rank, world))
+        counts = [run.root.count(batch) for batch in own]
         divisors = add_counts(counts, self._sum_over_processes, run.loss_keys())
         set_rate(self.optimizer, run.settings.train.lr, plan.lr)
+        batches: list[HostBatch | None] = [*own] or [None]  # every process synchronises once
         for number, host in enumerate(batches):
             self._seed_device(plan.step, number, rank)
             batch = None if host is None else to_device(host, run.device, run.float_dtype())
@@ -148,14 +148,13 @@ class Trainer:
                     if one.component.name == key[1]
                 )
                 raise GuardStop(
-                    f"the loss {key[1]!r} of plugin {owner!r} on stream {key[0]!r} is {float(total)} "
-                    f"at step {progress.step}",
+                    f"the loss {key[1]!r} of plugin {owner!r} on stream {key[0]!r} is "
+                    f"{float(total)} at step {progress.step}",
                     "lower train.lr, or look at the rows with `ptm-plus preview`",
                 )
             losses["/".join(key)] = float(total) / tally.counts[key]
-        for name, (top, bottom) in tally.metrics.items():
-            both = self._sum_over_processes(torch.stack((top, bottom)).double().cpu())
-            progress.metrics["/".join(name)] = float(both[0] / both[1].clamp(min=1e-12))
+        for metric, (top, bottom) in tally.metrics.items():  # of this process's rows only
+            progress.metrics["/".join(metric)] = float(top) / max(float(bottom), 1e-12)
         progress.last.update(losses)
         for name, value in losses.items():
             progress.first.setdefault(name, value)
@@ -181,7 +180,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint of the run folder."""
-        state = load_checkpoint(self.run, self.optimizer)
+        state = load_checkpoint(self.run, self.optimizer, self.watch)
         self.reader = self.run.reader(state.cursors)
         self.progress = Progress(**state.progress)
         self.run.step = self.progress.step
@@ -230,9 +229,8 @@ class Trainer:
 
     def _detail(self) -> str:
         speed = self.progress.tokens / max(self.progress.seconds, 1e-9)
-        losses = "  ".join(
-            f"{name.split('/')[1]} {v:.3f}" for name, v in self.progress.last.items()
-        )
+        last = sorted(self.progress.last.items())
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in last)
         return f"{losses}  {speed:,.0f} tokens/s"
 
 

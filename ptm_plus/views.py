@@ -130,10 +130,16 @@ class ViewMaker:
         store: the stream's sequences.
         labels: the run's label list by span kind; ids are rows of it.
         seed: the run's seed.
+        links: label that stands for another one.
     """
 
     def __init__(
-        self, stream: str, store: SequenceStore, labels: Mapping[str, tuple[str, ...]], seed: int
+        self,
+        stream: str,
+        store: SequenceStore,
+        labels: Mapping[str, tuple[str, ...]],
+        seed: int,
+        links: Mapping[str, str] | None = None,
     ) -> None:
         self.stream = stream
         self.store = store
@@ -141,8 +147,12 @@ class ViewMaker:
         self._draws = Draws(seed, "core", stream)
         self._moves = bool(np.any(np.asarray(store.segment_flags) & MOVABLE))
         self._languages = _rows_of(store.languages, labels.get(LANGUAGE, ()), NO_LANGUAGE)
+
+        def meant(ids: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(links.get(label, label) for label in ids) if links else ids
+
         self._rows = {
-            name: [_rows_of(spans.ids, labels.get(kind, ())) for kind in spans.kinds]
+            name: [_rows_of(meant(spans.ids), labels.get(kind, ())) for kind in spans.kinds]
             for name, spans in store.spans.items()
         }
 

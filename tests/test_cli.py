@@ -249,7 +249,7 @@ def test_interrupting_prepare_is_a_stop_that_can_go_on(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ptm_plus.launch.prepare", interrupted)
+    monkeypatch.setattr("ptm_plus.prepared.prepare", interrupted)
     said = refused(75, "prepare", files.settings)
     assert "nothing half-written" in said
     assert "same command again" in said
@@ -263,14 +263,14 @@ def test_a_full_disk_and_too_little_memory_are_the_environment(
         def fail(*_: Any, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr("ptm_plus.launch.prepare", fail)
+        monkeypatch.setattr("ptm_plus.prepared.prepare", fail)
         assert words in refused(5, "prepare", files.settings)
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptm_plus.launch.prepare", lambda *_: 1 / 0)
+    monkeypatch.setattr("ptm_plus.prepared.prepare", lambda *_: 1 / 0)
     result = run("prepare", files.settings)
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)

@@ -89,11 +89,10 @@ def test_the_sliding_window_is_stock_modernbert_s():
     assert max(host.view.lengths) > 9  # longer than the window of 4 to each side
     found = by_number(host, run.encoder.encode(batch).top)
     ids = by_number(host, torch.from_numpy(host.plan.ids))
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation("sdpa")
     for number, own in ids.items():
         expected = model.model(input_ids=own[None])[0][0]
         torch.testing.assert_close(found[number], expected, atol=1e-11, rtol=1e-9)
-    model.config.sliding_window = None
     unlimited = tiny_run("modernbert", sets=["model.config.local_attention=128"])
     unlimited.encoder.load_state_dict(run.encoder.state_dict())
     assert not torch.allclose(unlimited.encoder.encode(batch).top, run_states(found, host))
@@ -105,7 +104,7 @@ def run_states(found, host):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_visibility_rules_are_dense_masks(family):
-    """A rule against a dense mask given to transformers' eager attention."""
+    """A rule against a dense mask given to transformers' own attention."""
     run = tiny_run(family, sets=["model.config.local_attention=128"] if family[0] == "m" else ())
     perturb(run)
     host, batch = batch_of(run, np.arange(6))
@@ -117,7 +116,7 @@ def test_visibility_rules_are_dense_masks(family):
     found = by_number(host, run.encoder.encode(batch, rules=[rule]).top)
     whole = by_number(host, run.encoder.encode(batch).top)
     ids = by_number(host, torch.from_numpy(host.plan.ids))
-    run.encoder.backbone.set_attn_implementation("eager")
+    run.encoder.backbone.set_attn_implementation("sdpa")
     base = run.encoder.card.encoder(run.encoder.backbone)
     for number, own in ids.items():
         place = torch.arange(len(own))

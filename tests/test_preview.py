@@ -57,7 +57,7 @@ def test_shown_tokens_are_the_text(files: Files) -> None:
 
 def test_masks_are_those_of_training(files: Files) -> None:
     from ptm_plus.data import Row
-    from ptm_plus.launch import prepare
+    from ptm_plus.prepared import prepare
     from ptm_plus.preview import mask_collator
     from ptm_plus.progress import Silent
     from ptm_plus.settings_files import resolve

@@ -249,6 +249,6 @@ def test_a_loss_without_anything_to_count_adds_nothing():
     from ptm_plus.microbatch import to_device
 
     batch = to_device(host, run.device, torch.float64)
-    divisors = {key: 0.0 for key in run.loss_keys()}
+    divisors = dict.fromkeys(run.loss_keys(), 0.0)
     loss, sums, metrics = run.root(batch, divisors, {"mlm": 1.0, "dea": 1.0})
     assert (float(loss), sums, metrics) == (0.0, {}, {})

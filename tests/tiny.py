@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ptm_plus import plugins
 from ptm_plus.components import PluginInfo
 from ptm_plus.knowledge import write_table
 from ptm_plus.launch import launch
@@ -217,13 +219,11 @@ def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
         monkeypatch: pytest's.
         *hooks: objects with hook implementations and a ``name``.
     """
-    from ptm_plus import launch as module
-    from ptm_plus.plugins import load
-
+    real = plugins.load
     own = {hook.name: hook for hook in hooks}
 
     def loaded(requests: Sequence[str], tables: Mapping[str, Any]) -> Plugins:
-        others = load([name for name in requests if name not in own], tables)
+        others = real([name for name in requests if name not in own], tables)
         made = [
             LoadedPlugin(PluginInfo(name=name, hooks=type(hook)), name, None, "test", "1", hook)
             for name, hook in own.items()
@@ -232,5 +232,7 @@ def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
         return Plugins([*others.instances, *made])
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "load", loaded)
+        for module in list(sys.modules.values()):  # wherever the launch got it from
+            if module.__name__.startswith("ptm_plus.") and getattr(module, "load", None) is real:
+                patch.setattr(module, "load", loaded)
         yield tuple(own)

@@ -30,7 +30,7 @@ def prepare(context: typer.Context, run: RunFlags, output: OutputFlags) -> None:
     outlet = open_outlet(context, output)
     resolved = run.resolve()
     with stoppable("preparing"):
-        from ptm_plus.launch import prepare as prepare_run
+        from ptm_plus.prepared import prepare as prepare_run
 
         settings = _settings(resolved, outlet.watch)
         prepared = prepare_run(settings, outlet.watch)

@@ -72,11 +72,13 @@ def resume(
             "run the same `ptm-plus train` command again; what was prepared is kept",
             path=folder,
         )
-    where = device.checked()
+    where, watch = device.checked(), _logged(outlet, settings)
     with _interruptible(folder):
+        from ptm_plus.sample_run import compare, is_sample
         from ptm_plus.training_run import train as train_run
 
-        report = train_run(settings, _logged(outlet, settings), device=where, resume=True)
+        go_on = compare if is_sample(settings) else train_run
+        report = go_on(settings, watch, device=where, resume=True)
     _finish(outlet, report, folder)
 
 

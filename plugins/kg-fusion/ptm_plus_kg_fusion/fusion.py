@@ -11,9 +11,9 @@ class Fusion(nn.Module):
     """Adds what an entity vector and the token's state say together, block by block.
 
     ``h ← h + W_o gelu(W_t LN(h) + W_e e + b)`` at the tokens that carry an entity: the information
-    fusion of ERNIE (Zhang et al. 2019, equation 3) with the residual around it instead of inside the
-    block's feed-forward, so that any family can carry it. ``W_o`` starts at zero: at its start the
-    model is the backbone, bit for bit.
+    fusion of ERNIE (Zhang et al. 2019, equation 3) with the residual around it instead of inside
+    the block's feed-forward, so that any family can carry it. ``W_o`` starts at zero: at its start
+    the model is the backbone, bit for bit.
 
     Args:
         hidden: width d of the backbone.
@@ -29,8 +29,8 @@ class Fusion(nn.Module):
         self.entity = nn.ModuleList(nn.Linear(entity, width, bias=False) for _ in range(blocks))
         self.out = nn.ModuleList(nn.Linear(width, hidden) for _ in range(blocks))
         for layer in self.out:
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, place: int, hidden: Tensor, positions: Tensor, vectors: Tensor) -> Tensor:
         """Fuse vectors into the states of some tokens.
@@ -49,8 +49,8 @@ class Fusion(nn.Module):
 class EntityHead(nn.Module):
     """Scores candidate entities from a mention's state (Zhang et al. 2019, equation 5).
 
-    ``LN(gelu(W h + b))`` times the candidates' vectors, over the root of their width, times a learnt
-    scale that starts at one.
+    ``LN(gelu(W h + b))`` times the candidates' vectors, over the root of their width, times a
+    learnt scale that starts at one.
 
     Args:
         hidden: width d of the backbone.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ptm_plus import (
     ContextView,
+    Draws,
     Encode,
     ExternalTable,
     Feature,
@@ -25,9 +26,8 @@ from ptm_plus import (
     Probe,
     Tap,
     UnitKind,
-    View,
-    Draws,
     Units,
+    View,
     hookimpl,
     loss_sum,
     span_units,

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ptm_plus.errors import EnvironmentProblem
+from ptm_plus import EnvironmentProblem
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The run's entity vectors: the given file, or vectors trained on the graph and kept in the cache."""
+"""The run's entity vectors: a given file, or trained on the graph and kept in the cache."""
 
 from __future__ import annotations
 

@@ -1,0 +1,186 @@
+"""What a run will prepare: plugins, streams, tokenizer, layouts and annotators, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ptm_plus.components import Annotator, ControlToken, Layout, Rewriter, Stream
+from ptm_plus.compose import Contribution, check_claims, check_needs
+from ptm_plus.context import Context
+from ptm_plus.errors import PluginError, SettingsError, nearest
+from ptm_plus.inputs import (
+    cache_folder,
+    file_stream,
+    given_inputs,
+    halves_stream,
+    linking_annotator,
+    load_graph,
+    text_stream,
+)
+from ptm_plus.knowledge.graph import Graph
+from ptm_plus.layouts import TEXT_LAYOUT
+from ptm_plus.plugins import Plugins, load
+from ptm_plus.probes import MENTIONS, RETRIEVAL
+from ptm_plus.progress import Watch
+from ptm_plus.questions import read_questions
+from ptm_plus.rules import settle
+from ptm_plus.settings import RunSettings
+from ptm_plus.sources import read_pairs
+from ptm_plus.tokenization import load_tokenizer
+from ptm_plus.tokenizer_cache import cached_tokenizer
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Everything that prepare starts from.
+
+    Attributes:
+        settings: the run's settings.
+        plugins: the run's plugins.
+        context: what hooks may read; in phase tokenizer.
+        streams: streams with their owners.
+        sources: streams and evaluation sets, in the order in which they are prepared.
+        tokenizer: with the control tokens.
+        tokens: the control tokens.
+        graph: the graph, if one was given.
+        layouts: layout by name.
+        annotators: all annotators.
+        rewriters: all rewriters, in chain order.
+    """
+
+    settings: RunSettings
+    plugins: Plugins
+    context: Context
+    streams: list[Contribution[Stream]]
+    sources: list[Stream]
+    tokenizer: Any
+    tokens: list[ControlToken]
+    graph: Graph | None
+    layouts: dict[str, Layout]
+    annotators: list[Annotator]
+    rewriters: list[Rewriter]
+
+    def recipe(self, stream: Stream) -> dict[str, Any]:
+        """Return the arguments that prepare one stream.
+
+        Raises:
+            PluginError: nobody provides the stream's layout.
+        """
+        if stream.layout not in self.layouts:
+            raise PluginError(
+                f"stream {stream.name!r} needs layout {stream.layout!r}, which nobody "
+                f"provides{nearest(stream.layout, self.layouts)}"
+            )
+        return {
+            "stream": stream,
+            "layout": self.layouts[stream.layout],
+            "annotators": self.annotators,
+            "rewriters": self.rewriters,
+            "tokenizer": self.tokenizer,
+            "settings": self.settings,
+            "cache": cache_folder(self.settings),
+            "seed": self.settings.train.seed,
+        }
+
+
+def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
+    """Load plugins and collect what they and the core bring to prepare.
+
+    Args:
+        settings: the resolved settings.
+        watch: where progress goes; hooks get it too.
+
+    Raises:
+        PtmPlusError: a setting, a plugin or an input is wrong.
+    """
+    plugins = load(settings.plugins, settings.plugin)
+    inputs = given_inputs(settings)
+    _check_inputs(plugins, inputs)
+    context = Context(settings, inputs, watch)
+    streams = _streams(settings, plugins, context, inputs)
+    tokenizer = _tokenizer(settings, streams, watch)
+    context.advance("tokenizer", tokenizer=tokenizer)
+    tokens = [one.component for one in gather(plugins, "ptm_special_tokens", context)]
+    tokenizer.add_tokens([token.text for token in tokens], special_tokens=True)
+    graph = load_graph(settings)
+    linker: list[Annotator] = []
+    if settings.data.labels and any("spans:entity" in p.info.needs for p in plugins.instances):
+        linker.append(linking_annotator(settings, graph))
+    layouts = gather(plugins, "ptm_layouts", context, [TEXT_LAYOUT])
+    return Arrangement(
+        settings=settings,
+        plugins=plugins,
+        context=context,
+        streams=streams,
+        sources=[*(one.component for one in streams), *_sets(settings)],
+        tokenizer=tokenizer,
+        tokens=tokens,
+        graph=graph,
+        layouts={one.component.name: one.component for one in layouts},
+        annotators=[one.component for one in gather(plugins, "ptm_annotators", context, linker)],
+        rewriters=[one.component for one in gather(plugins, "ptm_rewriters", context)],
+    )
+
+
+def gather(plugins: Plugins, hook: str, context: Context, core: Sequence[Any] = ()) -> list[Any]:
+    """Return the composed answers of a hook, the core's own among them."""
+    own = [Contribution("core", component) for component in core]
+    return settle([*own, *plugins.collect(hook, context)], plugins.order)
+
+
+def _check_inputs(plugins: Plugins, inputs: frozenset[str]) -> None:
+    provided = set(inputs) | {"spans:entity"}
+    check_needs(plugins.instances, provided)
+    check_claims(plugins.instances, provided)
+    if not {"text", "pairs"} & inputs and not plugins.instances:
+        raise SettingsError(
+            "no text was given", "give --text FILE, --pairs FILE, or no input for the sample"
+        )
+
+
+def _streams(
+    settings: RunSettings, plugins: Plugins, context: Context, inputs: frozenset[str]
+) -> list[Contribution[Stream]]:
+    core = []
+    if "text" in inputs:
+        core.append(text_stream(settings))
+    if "pairs" in inputs and not any("pairs" in p.info.needs for p in plugins.instances):
+        core.append(halves_stream(settings))
+    streams = gather(plugins, "ptm_streams", context, core)
+    names = {one.component.name for one in streams}
+    for section in ("weights", "alpha"):
+        for name in getattr(settings.batch, section):
+            if name not in names:
+                raise SettingsError(
+                    f"batch.{section}.{name}: there is no stream {name!r}{nearest(name, names)}",
+                    f"streams of this run: {', '.join(sorted(names))}",
+                )
+    return streams
+
+
+def _tokenizer(settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch) -> Any:
+    path = settings.tokenizer.path or settings.model.path
+    if path:
+        return load_tokenizer(path, settings.model.trust_remote_code)
+    texts = (
+        text
+        for one in streams
+        for example in one.component.examples()
+        for text in getattr(example, "fields", {}).values()
+    )
+    key = [one.component.fingerprint for one in streams]
+    size, family = settings.tokenizer.vocabulary, settings.model.family
+    return cached_tokenizer(texts, size, family, key, cache_folder(settings), watch)
+
+
+def _sets(settings: RunSettings) -> list[Stream]:
+    """Return the evaluation sets: prepared like streams, never trained on."""
+    given = settings.evaluate
+    sets = []
+    if given.mentions:
+        sets.append(file_stream(MENTIONS, given.mentions, read_questions, settings))
+    if given.pairs:
+        sets.append(file_stream(RETRIEVAL, given.pairs, read_pairs, settings))
+    return sets

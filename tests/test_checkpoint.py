@@ -1,0 +1,300 @@
+"""Checkpoints are whole or not there, and a resumed run is the unbroken one."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import BOTH, Recorder, tiny_run
+
+from ptm_plus import DataError, EnvironmentProblem, StopRequested
+from ptm_plus import checkpoint as module
+from ptm_plus.checkpoint import (
+    MANIFEST,
+    damage,
+    load_checkpoint,
+    newest_whole,
+    read_state,
+    save_checkpoint,
+    whole_checkpoints,
+)
+from ptm_plus.train import Trainer, make_accelerator
+
+FILES = {"backbone.safetensors", "parts.safetensors", "optimizer.safetensors", "state.json"}
+LANGUAGES = {"tlm": {"language_embeddings": True}}
+
+
+def trainer_of(output, plugins=(), watch=None, **values):
+    run = tiny_run("bert", plugins, output=output, **values)
+    return Trainer(run, watch or Recorder(), make_accelerator("fp32", "cpu"))
+
+
+def train_to(trainer, step):
+    while trainer.progress.step < step:
+        trainer.step(trainer.run.planner.plan(trainer.progress.step))
+        trainer.log()
+    return trainer
+
+
+def save(trainer):
+    return save_checkpoint(
+        trainer.run, trainer.optimizer, trainer.reader.cursors, trainer.progress
+    )
+
+
+def saved(output, *steps, plugins=(), **values):
+    """Save checkpoints at some steps."""
+    trainer = trainer_of(output, plugins, **values)
+    for step in steps:
+        save(train_to(trainer, step))
+    return trainer
+
+
+# ---------------------------------------------------------------------------------------------
+# Resuming
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout):
+    values = {"plugin": LANGUAGES, "model.dropout": dropout}
+    unbroken = train_to(trainer_of(tmp_path / "a", BOTH, **values), 6)
+    first = saved(tmp_path / "b", 3, plugins=BOTH, **values)
+    torch.manual_seed(123)  # whatever happened in between
+    second = trainer_of(tmp_path / "b", BOTH, **values)
+    second.resume()
+    assert second.progress.step == second.run.step == 3
+    train_to(second, 6)
+    for name, value in unbroken.run.encoder.state_dict().items():
+        assert torch.equal(value, second.run.encoder.state_dict()[name]), name
+    assert states_of(unbroken) == states_of(second)
+    losses = first.watch.losses() + second.watch.losses()
+    assert losses == unbroken.watch.losses()
+    assert second.reader.cursors == unbroken.reader.cursors
+    assert second.progress.first == unbroken.progress.first
+    assert second.progress.tokens == unbroken.progress.tokens
+
+
+def states_of(trainer):
+    """Return the optimizer's state by parameter name, as lists."""
+    return {
+        f"{name}/{key}": value.tolist()
+        for name, parameter in trainer.run.encoder.named_parameters()
+        for key, value in trainer.optimizer.state[parameter].items()
+    }
+
+
+def test_a_request_to_stop_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    from ptm_plus import train
+
+    trainer = trainer_of(tmp_path, watch=Recorder())
+
+    @contextmanager
+    def asked():
+        yield lambda: trainer.progress.step >= 2
+
+    monkeypatch.setattr(train, "stop_requests", asked)
+    with pytest.raises(StopRequested, match="stopped after step 2 of 6") as error:
+        trainer.fit()
+    assert error.value.exit_code == 75
+    assert newest_whole(tmp_path)[0].name == "step-000000002"
+
+
+def test_fit_goes_on_where_it_stopped(tmp_path):
+    whole = trainer_of(tmp_path / "a")
+    whole.fit()
+    saved(tmp_path / "b", 4)
+    again = trainer_of(tmp_path / "b")
+    again.resume()
+    again.fit()
+    assert torch.equal(
+        whole.run.encoder.word_vectors().weight, again.run.encoder.word_vectors().weight
+    )
+    assert [p.name for p in whole_checkpoints(tmp_path / "a")] == [
+        "step-000000005",
+        "step-000000006",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "values", "message"),
+    [
+        (("tlm",), {}, "plugins kg-fusion: 0.1.0 then, none now"),
+        (BOTH, {"prepare.max_length": 48}, "data text: "),
+    ],
+)
+def test_another_run_s_checkpoint_is_refused(tmp_path, plugins, values, message):
+    saved(tmp_path, 1, plugins=BOTH)
+    with pytest.raises(DataError, match="belongs to another run") as error:
+        trainer_of(tmp_path, plugins, **values).resume()
+    assert message in error.value.message
+
+
+def test_other_vectors_are_refused(tmp_path):
+    trainer = saved(tmp_path, 1, plugins=("kg-fusion",))
+    table = trainer.run.tables[0]
+    other = replace(table, component=replace(table.component, sha256="0" * 64))
+    trainer.run.tables[0] = other
+    with pytest.raises(DataError, match=r"tables kg-fusion.vectors: \w+ then, 0000"):
+        load_checkpoint(trainer.run)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    saved(tmp_path, 1)
+    wider = trainer_of(tmp_path, sets=["model.config.intermediate_size=64"])
+    with pytest.raises(DataError, match="tensors do not fit the run: .*intermediate"):
+        wider.resume()
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+
+
+def test_what_is_in_a_checkpoint(tmp_path):
+    trainer = saved(tmp_path, 2, plugins=BOTH)
+    (folder,) = whole_checkpoints(tmp_path)
+    assert {path.name for path in folder.iterdir()} == FILES | {MANIFEST}
+    manifest = json.loads((folder / MANIFEST).read_text())["files"]
+    assert manifest.keys() == FILES
+    optimizer = load_file(folder / "optimizer.safetensors")
+    trainable = [n for n, p in trainer.run.encoder.named_parameters() if p.requires_grad]
+    assert {name for name in optimizer if name.startswith("exp_avg/")} == {
+        f"exp_avg/{name}" for name in trainable
+    }
+    state = read_state(folder)
+    assert state.progress["step"] == 2
+    assert state.cursors == trainer.reader.cursors
+    assert damage(folder) == ""
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    saved(tmp_path, 1, 2, 3, sets=["train.keep=2"])
+    names = [path.name for path in whole_checkpoints(tmp_path)]
+    assert names == ["step-000000002", "step-000000003"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == names
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted(FILES | {MANIFEST}))
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_named_and_an_older_one_is_taken(tmp_path, one_save, name, harm):
+    for path in one_save.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / path.relative_to(one_save)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    victim = tmp_path / "checkpoints" / "step-000000002" / name
+    if harm == "flip":
+        flip(victim)
+    elif harm == "truncate":
+        victim.write_bytes(victim.read_bytes()[:-7])
+    else:
+        victim.unlink()
+    folder, skipped = newest_whole(tmp_path)
+    assert folder.name == "step-000000001"
+    assert len(skipped) == 1
+    assert "step-000000002" in skipped[0]
+    if name != MANIFEST:
+        assert name in skipped[0]
+
+
+@pytest.fixture(scope="module")
+def one_save(tmp_path_factory):
+    home = tmp_path_factory.mktemp("saved")
+    saved(home, 1, 2)
+    return home
+
+
+def test_resuming_takes_the_older_whole_one_and_says_so(tmp_path):
+    saved(tmp_path, 1, 2)
+    flip(tmp_path / "checkpoints" / "step-000000002" / "backbone.safetensors")
+    watch = Recorder()
+    trainer = trainer_of(tmp_path, watch=watch)
+    trainer.resume()
+    assert trainer.progress.step == 1
+    assert any("step-000000002" in note and "backbone.safetensors" in note for note in watch.notes)
+
+
+def test_no_whole_checkpoint_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="no whole checkpoint here"):
+        newest_whole(tmp_path)
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step-000000001" / "state.json").unlink()
+    with pytest.raises(DataError, match=r"skipped damaged checkpoint step-000000001: .*state.json"):
+        newest_whole(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cursors": 3}', '{"cursors": {}, "progress": {}}'])
+def test_a_state_that_is_none_is_a_data_error(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(DataError, match="not a checkpoint state"):
+        read_state(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------
+# A full disk
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch, calls):
+    """The write fails at the first, second or third tensor file, or when the folder is flushed."""
+    trainer = saved(tmp_path, 1)
+    train_to(trainer, 2)
+    real, done = module.save_file, []
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def save_file(tensors, path):
+        if len(done) == calls:
+            path.write_bytes(b"half")
+            full()
+        done.append(path)
+        real(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", save_file)
+    if calls == 3:
+        monkeypatch.setattr(module, "flush", full)
+    with pytest.raises(EnvironmentProblem, match="No space left on device") as error:
+        save(trainer)
+    assert error.value.exit_code == 5
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000001"]
+    assert damage(tmp_path / "checkpoints" / "step-000000001") == ""
+
+
+def test_a_writer_of_tensors_that_fails_in_its_own_way_counts_as_a_full_disk(
+    tmp_path, monkeypatch
+):
+    """safetensors raises its own error, which is no OSError."""
+    from safetensors import SafetensorError
+
+    trainer = saved(tmp_path, 1)
+    train_to(trainer, 2)
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(EnvironmentProblem, match="No space left on device"):
+        save(trainer)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000001"]
+
+
+def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
+    saved(tmp_path, 1)
+    half = tmp_path / "checkpoints" / ".step-000000002.partial"
+    half.mkdir()
+    (half / "backbone.safetensors").write_bytes(b"half")
+    assert newest_whole(tmp_path)[0].name == "step-000000001"
+    saved(tmp_path, 2)
+    assert not half.exists()
