@@ -252,6 +252,10 @@ def check_owners(claims: Iterable[tuple[str, c.Claim]]) -> None:
                 )
 
 
+_FLAGS = {"text": "--text FILE", "pairs": "--pairs FILE", "graph": "--kg FILE"}
+"""Flags that provide what plugins need."""
+
+
 def check_needs(plugins: Iterable[Claimant], provided: Collection[str]) -> None:
     """Check that everything that plugins need is there.
 
@@ -269,7 +273,9 @@ def check_needs(plugins: Iterable[Claimant], provided: Collection[str]) -> None:
                 raise PluginError(
                     f"plugin {plugin.instance!r} needs {need!r}, which this run does not have"
                     f"{nearest(need, provided)}",
-                    f"it has: {', '.join(sorted(provided)) or 'nothing'}",
+                    f"give {_FLAGS[need]}"
+                    if need in _FLAGS
+                    else f"it has: {', '.join(sorted(provided)) or 'nothing'}",
                 )
 
 

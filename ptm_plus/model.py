@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
@@ -28,6 +31,8 @@ _DROPOUTS = (
     "embedding_dropout",
     "mlp_dropout",
 )
+_BROKEN = (TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers raises for files and values that are wrong."""
 
 
 def build_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, longest: int) -> Any:
@@ -83,7 +88,7 @@ def _load(loader: Any, settings: ModelSettings, **arguments: Any) -> Any:
         return loader.from_pretrained(
             settings.path, trust_remote_code=settings.trust_remote_code, **arguments
         )
-    except (OSError, ValueError) as error:
+    except (*_BROKEN, OSError, KeyError) as error:
         kind = "folder" if Path(settings.path).exists() else "folder or hub name"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingsError(
@@ -103,13 +108,27 @@ def _new_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, lon
         if other in ids:
             ids.setdefault(name, ids[other])  # never the family's own number: it may be no row
     values = {**_SMALL, "vocab_size": len(tokenizer), **ids, **settings.config}
+    _check_keys(settings)
     try:
         config = AutoConfig.for_model(settings.family, **values)
         if "max_position_embeddings" not in settings.config:
             config.max_position_embeddings = longest + card.position_offset(config)
-    except (TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise SettingsError(f"model.config: {error}", "see the family's configuration") from error
     return config
+
+
+def _check_keys(settings: ModelSettings) -> None:
+    """Refuse keys that look misspelt: transformers keeps any other key without a word."""
+    known = set(AutoConfig.for_model(settings.family).to_dict())
+    for key in settings.config.keys() - known:  # some families read more than they list
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if close:
+            raise SettingsError(
+                f"model.config.{key}: family {settings.family!r} has no such value; did you mean "
+                f"{close[0]!r}?",
+                "see the family's configuration",
+            )
 
 
 def _extend_vocabulary(model: Any, tokenizer: Any, tokens: list[ControlToken]) -> None:

@@ -99,6 +99,8 @@ def build_optimizer(
             continue
         rule = rules[name]
         decay = settings.weight_decay * (1.0 if rule.decay is None else rule.decay)
+        if rule.rows_from is not None:
+            decay = 0.0  # it would move the rows that are not trained
         factor = 1.0 if rule.lr is None else rule.lr
         groups.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return AdamW(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,10 +45,14 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     """Load a tokenizer from a folder or by its hub name.
 
     Raises:
+        SettingsError: it is a path where nothing lies.
         EnvironmentProblem: it cannot be loaded, or it is not a fast tokenizer (offsets are needed
             to find mentions among the tokens).
     """
     from transformers import AutoTokenizer
+
+    if path.startswith(("/", "./", "../", "~")) and not Path(path).expanduser().exists():
+        raise SettingsError(f"{path}: no such folder", "give a model folder or a hub name")
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)

@@ -23,7 +23,6 @@ from ptm_plus.contract import HOOKS
 from ptm_plus.errors import DataError
 from ptm_plus.knowledge import read_graph, read_labels
 from ptm_plus.knowledge.links import read_links
-from ptm_plus.launch import launch
 from ptm_plus.plugins import load
 from ptm_plus.prepared import prepare
 from ptm_plus.progress import Silent
@@ -157,6 +156,16 @@ def quiet(folder: Path) -> Mapping[str, str]:
     """An environment in which pytest does not take the checkout's own settings."""
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_the_table_of_phases_agrees_with_the_contract() -> None:
+    text = (DOCS / TUTORIAL).read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text, flags=re.M))
+    said = {phase: {word.strip() for word in hooks.split(",")} for phase, hooks in rows.items()}
+    true: dict[str, set[str]] = {}
+    for name, hook in HOOKS.items():
+        true.setdefault(hook.phase, set()).add(name.removeprefix("ptm_").replace("_", " "))
+    assert said == true
 
 
 @pytest.mark.usefixtures("site")

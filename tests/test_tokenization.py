@@ -245,5 +245,5 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(EnvironmentProblem, match="no tokenizer"):
         load_tokenizer(str(tmp_path))
-    with pytest.raises(EnvironmentProblem, match="cannot be loaded"):
+    with pytest.raises(SettingsError, match="no such folder"):
         load_tokenizer(str(tmp_path / "nowhere"))
