@@ -14,6 +14,7 @@ from pathlib import Path
 from ptm_plus.artifacts import part_matches, part_path
 from ptm_plus.chunk_worker import ChunkWorker, run_in_worker, start_worker
 from ptm_plus.components import Annotator, Layout, Rewriter
+from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import EnvironmentProblem, PluginError
 from ptm_plus.preparation import Chunk, Recipe
 
@@ -73,7 +74,7 @@ def _clear_stale(chunk: Chunk, missing: list[Path]) -> bool:
 def _run_pool(recipe: Recipe, chunks: Iterator[Chunk], workers: int, done: _Done) -> None:
     _check_travels(recipe)
     pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=start_worker, initargs=(recipe,)
+        workers, get_context("spawn"), initializer=start_worker, initargs=(FilePlugins(), recipe)
     )
     try:
         running: dict[Future[None], Chunk] = {}

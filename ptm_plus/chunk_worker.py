@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptm_plus.artifacts import part_path, read_part, write_part
 from ptm_plus.components import Annotator
+from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
@@ -196,7 +197,7 @@ class ChunkWorker:
 _worker: ChunkWorker | None = None
 
 
-def start_worker(recipe: Recipe) -> None:
+def start_worker(files: FilePlugins, recipe: Recipe) -> None:
     """Prepare a worker process. Ctrl-C is for the main process, which ends the workers."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -180,6 +180,31 @@ def read_file(path: Path) -> tuple[Found, PluginInfo]:
     return Found(info.name, found.distribution, found.version, found.target), info
 
 
+class FilePlugins:
+    """The plugins in files that this process has imported, for a process that it starts.
+
+    What refers to them is unpickled after them, by the names under which they were imported.
+
+    Args:
+        files: path by module name; those of this process by default.
+    """
+
+    def __init__(self, files: Mapping[str, str] | None = None) -> None:
+        self.files = dict(_FILES if files is None else files)
+
+    def __reduce__(self) -> tuple[Callable[..., FilePlugins], tuple[dict[str, str]]]:
+        return _imported_again, (self.files,)
+
+
+_FILES: dict[str, str] = {}
+
+
+def _imported_again(files: Mapping[str, str]) -> FilePlugins:
+    for name, path in files.items():
+        _import_file(Path(path), name, Found(Path(path).stem, path, "", f"{name}:plugin"))
+    return FilePlugins(files)
+
+
 def load_object(target: str, found: Found) -> Any:
     """Import ``module:attribute`` of a plugin.
 
@@ -217,6 +242,7 @@ def _import_file(path: Path, name: str, found: Found) -> None:
     except PluginError:
         sys.modules.pop(name, None)
         raise
+    _FILES[name] = str(path.resolve())
 
 
 def _guarded(load: Callable[[], ModuleType], what: str, found: Found) -> ModuleType:

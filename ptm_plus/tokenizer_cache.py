@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from ptm_plus.keyed import derive_key
 from ptm_plus.progress import Watch
 from ptm_plus.tokenization import load_tokenizer
@@ -35,10 +37,12 @@ def cached_tokenizer(
         watch: where training it is told.
     """
     folder = cache / "tokenizers" / f"{derive_key(family, vocabulary, *sources):016x}"
-    if not folder.exists():
-        with watch.task("tokenizer"):
-            draft = folder.with_suffix(".partial")
-            shutil.rmtree(draft, ignore_errors=True)
-            train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
-            draft.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # a run and its baseline may start together
+        if not folder.exists():
+            with watch.task("tokenizer"):
+                draft = folder.with_suffix(".partial")
+                shutil.rmtree(draft, ignore_errors=True)
+                train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
+                draft.rename(folder)
     return load_tokenizer(str(folder))

@@ -137,7 +137,7 @@ def test_packed_attention_is_brute_force_within_sequences(lengths, window, rule,
     rules = {
         "none": [],
         "left": [lambda i, j, columns: j <= i],
-        "column": [lambda i, j, columns: (columns["p.color"][i] == columns["p.color"][j])],
+        "column": [lambda i, j, columns: columns["p.color"][i] == columns["p.color"][j]],
     }
     rules["both"] = rules["left"] + rules["column"]
     sides = 10**6 if window is None else window - 1 if window > 1 else 10**6

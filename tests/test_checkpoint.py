@@ -41,9 +41,7 @@ def train_to(trainer, step):
 
 
 def save(trainer):
-    return save_checkpoint(
-        trainer.run, trainer.optimizer, trainer.reader.cursors, trainer.progress
-    )
+    return save_checkpoint(trainer.run, trainer.optimizer, trainer.reader.cursors, trainer.progress)
 
 
 def saved(output, *steps, plugins=(), **values):
@@ -272,9 +270,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch, cal
     assert damage(tmp_path / "checkpoints" / "step-000000001") == ""
 
 
-def test_a_writer_of_tensors_that_fails_in_its_own_way_counts_as_a_full_disk(
-    tmp_path, monkeypatch
-):
+def test_a_writer_of_tensors_that_fails_in_its_own_way_counts_as_a_full_disk(tmp_path, monkeypatch):
     """safetensors raises its own error, which is no OSError."""
     from safetensors import SafetensorError
 

@@ -268,7 +268,9 @@ def test_states_are_carried_from_block_to_block_within_a_pass(monkeypatch):
 
 
 def test_silenced_plugins_neither_write_nor_edit(monkeypatch):
-    delta = EmbeddingDelta(name="d", delta=lambda batch, parts: batch.positions[:, None] * slope(32))
+    delta = EmbeddingDelta(
+        name="d", delta=lambda batch, parts: batch.positions[:, None] * slope(32)
+    )
     own = Own(parts=[part(lambda context, block, hidden: hidden + slope(32))], inputs=[delta])
     run = run_with(monkeypatch, own)
     _, batch = batch_of(run, np.arange(4))
@@ -284,7 +286,9 @@ def test_silenced_plugins_neither_write_nor_edit(monkeypatch):
 
 def test_hooks_rest_outside_of_our_passes(monkeypatch):
     """The stock forward of the same modules is the stock model's."""
-    run = run_with(monkeypatch, Own(parts=[part(lambda context, block, hidden: hidden + slope(32))]))
+    run = run_with(
+        monkeypatch, Own(parts=[part(lambda context, block, hidden: hidden + slope(32))])
+    )
     _, batch = batch_of(run, [0])
     run.encoder.backbone.set_attn_implementation("sdpa")
     stock = run.encoder.backbone(input_ids=batch.ids[None]).logits

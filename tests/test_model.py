@@ -178,5 +178,3 @@ def test_a_folder_is_used_with_its_own_tokenizer(checkpoint):
     assert again.encoder.card.name == run.encoder.card.name
     for name, value in run.encoder.backbone.state_dict().items():
         assert torch.equal(again.encoder.backbone.state_dict()[name], value.double())
-
-

@@ -165,7 +165,9 @@ def test_learning_rates_follow_the_plan():
     for step in range(10):
         trainer.step(run.planner.plan(step))
         rates.append(trainer.optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.5 * f for f in [1 / 3, 2 / 3, 1, *[n / 7 for n in range(7, 0, -1)]]])
+    assert rates == pytest.approx(
+        [0.5 * f for f in [1 / 3, 2 / 3, 1, *[n / 7 for n in range(7, 0, -1)]]]
+    )
     assert learning_rate(2, 10, 0.3, "constant") == learning_rate(9, 10, 0.3, "constant") == 1.0
 
 

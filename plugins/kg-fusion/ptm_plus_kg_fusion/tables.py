@@ -7,6 +7,8 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from ptm_plus import ContextView, PluginError, cache_folder
 from ptm_plus.knowledge import VectorTable, write_table
 from ptm_plus_kg_fusion.settings import TrainedVectors
@@ -30,8 +32,10 @@ def open_table(context: ContextView, settings: TrainedVectors) -> VectorTable:
             "give --kg TRIPLES.tsv or --vectors VECTORS.safetensors",
         )
     path = _cached_path(context, settings)
-    if not path.exists():
-        _train(context, settings, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            _train(context, settings, path)
     return _opened(path)
 
 
@@ -56,7 +60,6 @@ def _train(context: ContextView, settings: TrainedVectors, path: Path) -> None:
             task.update(done, total, f"loss {loss:.3f}")
 
         vectors = train_vectors(graph, progress=progress, **settings.model_dump())
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_table(
         path, graph.entities, vectors, {"graph": graph.fingerprint, "model": settings.model}
     )

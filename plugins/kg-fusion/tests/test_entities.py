@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ptm_plus_kg_fusion.entities import KEEP, MASK, MODES, RANDOM, EntityColumns
 
 from ptm_plus import Draws, FeatureInput, MaskPlan, SpanTable, View
 from ptm_plus.knowledge import write_table
+from ptm_plus_kg_fusion.entities import KEEP, MASK, MODES, RANDOM, EntityColumns
 
 pytestmark = pytest.mark.kg_fusion
 
@@ -176,9 +176,7 @@ def test_columns_equal_a_loop_over_mentions(table, drawn, others, label_all):
     assert len(found["candidates"]) == len(candidates)
     for number, entity in enumerate(candidates):
         np.testing.assert_allclose(found["candidates"][number], scaled(table, entity), atol=1e-6)
-    carried = dict(
-        zip(found["positions"].tolist(), found["vectors"][found["owner"]], strict=True)
-    )
+    carried = dict(zip(found["positions"].tolist(), found["vectors"][found["owner"]], strict=True))
     swapped = {}
     asked = []
     for (start, _, sequence, entity), what, tokens in zip(rows, treatment, hit, strict=True):
@@ -217,4 +215,6 @@ def test_vectors_have_a_mean_square_of_one_and_zero_stays_zero(tmp_path):
     small = write_table(tmp_path / "v.safetensors", ["a", "b"], vectors)
     compute = EntityColumns(small, np.array([0, 1, -1]), False, False)
     found = compute(given_of([(1, 1, 0, 0), (3, 1, 0, 1)], [KEEP, KEEP], [False, False]))
-    np.testing.assert_allclose(found["vectors"], np.sqrt(2) * np.array([[0.6, 0.8], [0, 0]]), atol=1e-6)
+    np.testing.assert_allclose(
+        found["vectors"], np.sqrt(2) * np.array([[0.6, 0.8], [0, 0]]), atol=1e-6
+    )

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from ptm_plus_kg_fusion.fusion import EntityHead, Fusion
 
 pytestmark = pytest.mark.kg_fusion
@@ -45,10 +46,7 @@ def test_fusion_is_the_formula_of_its_docstring():
     hidden, vectors = torch.randn(6, 4).double(), torch.randn(3, 3).double()
     positions = torch.tensor([4, 0, 2])
     for place in range(2):
-        w = {
-            name: getattr(fusion, name)[place]
-            for name in ("norm", "token", "entity", "out")
-        }
+        w = {name: getattr(fusion, name)[place] for name in ("norm", "token", "entity", "out")}
         expected = hidden.tolist()
         for number, token in enumerate(positions.tolist()):
             state = normed(

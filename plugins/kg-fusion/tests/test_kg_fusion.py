@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ptm_plus_kg_fusion.entities import KEEP, MASK, RANDOM
-from ptm_plus_kg_fusion.probes import entity_vectors, one_of_several, without_vectors
-from ptm_plus_kg_fusion.settings import PRESETS
 from tiny import FAMILIES, PLACES, folder, perturb, tiny_run, tiny_settings
 
 from ptm_plus import DataError, PluginError, SettingsError
@@ -17,6 +14,9 @@ from ptm_plus.launch import launch
 from ptm_plus.microbatch import to_device
 from ptm_plus.probes import ProbeContext
 from ptm_plus.progress import Silent
+from ptm_plus_kg_fusion.entities import KEEP, MASK, RANDOM
+from ptm_plus_kg_fusion.probes import entity_vectors, one_of_several, without_vectors
+from ptm_plus_kg_fusion.settings import PRESETS
 
 pytestmark = pytest.mark.kg_fusion
 
@@ -194,7 +194,7 @@ def test_shares_of_keep_mask_and_random_by_whether_the_mention_is_masked(preset)
         # one draw per entity and sequence; it counts as masked if any of its mentions is
         keys = np.stack((spans.sequence, spans.id))
         for number in np.unique(keys, axis=1).T:
-            rows = np.flatnonzero((keys.T == number).all(1))
+            rows = np.flatnonzero((number == keys.T).all(1))
             assert len(set(treatment[rows])) == 1
             counts[int(hit[rows].any()), treatment[rows[0]]] += 1
     for masked in (0, 1):
