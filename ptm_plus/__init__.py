@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Visibility,
     )
     from ptm_plus.context import ContextView
+    from ptm_plus.data import HostBatch
     from ptm_plus.encoder import Encode, PassContext, States
     from ptm_plus.errors import (
         DataError,
@@ -95,6 +96,7 @@ __all__ = [
     "Feature",
     "FeatureInput",
     "GuardStop",
+    "HostBatch",
     "LaidOut",
     "Layout",
     "LayoutInput",
@@ -149,6 +151,7 @@ __all__ = [
 _HOMES = {
     "attention": ("attend",),
     "context": ("ContextView",),
+    "data": ("HostBatch",),
     "encoder": ("Encode", "PassContext", "States"),
     "errors": (
         "DataError",

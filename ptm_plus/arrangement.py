@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ptm_plus.components import Annotator, ControlToken, Layout, Rewriter, Stream
@@ -118,9 +118,9 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
         tokenizer=tokenizer,
         tokens=tokens,
         graph=graph,
-        layouts={one.component.name: one.component for one in layouts},
-        annotators=[one.component for one in gather(plugins, "ptm_annotators", context, linker)],
-        rewriters=[one.component for one in gather(plugins, "ptm_rewriters", context)],
+        layouts={one.name: one for one in _versioned(plugins, layouts)},
+        annotators=_versioned(plugins, gather(plugins, "ptm_annotators", context, linker)),
+        rewriters=_versioned(plugins, gather(plugins, "ptm_rewriters", context)),
     )
 
 
@@ -130,8 +130,21 @@ def gather(plugins: Plugins, hook: str, context: Context, core: Sequence[Any] = 
     return settle([*own, *plugins.collect(hook, context)], plugins.order)
 
 
+def _versioned(plugins: Plugins, answers: Sequence[Contribution[Any]]) -> list[Any]:
+    """Return components whose fingerprint holds their plugin's version, for the cache."""
+    version = {one.instance: f" {one.version}" for one in plugins.instances}
+    return [
+        replace(
+            one.component, fingerprint=one.component.fingerprint + version.get(one.instance, "")
+        )
+        for one in answers
+    ]
+
+
 def _check_inputs(plugins: Plugins, inputs: frozenset[str]) -> None:
-    provided = set(inputs) | {"spans:entity"}
+    needs = {need for one in plugins.instances for need in one.info.needs}
+    spans = {need for need in needs if need.startswith("spans:")}  # shows after prepare
+    provided = set(inputs) | spans
     check_needs(plugins.instances, provided)
     check_claims(plugins.instances, provided)
     if not {"text", "pairs"} & inputs and not plugins.instances:

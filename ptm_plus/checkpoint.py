@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from ptm_plus.train import Progress
 
 MANIFEST = "manifest.json"
-_MODEL, _PARTS, _OPTIMIZER, _STATE = (
+_MODEL, _PARTS, _OPTIMIZER, _PLUGINS, _STATE = (
     "backbone.safetensors",
     "parts.safetensors",
     "optimizer.safetensors",
+    "plugins.safetensors",
     "state.json",
 )
 
@@ -47,11 +48,13 @@ class State:
         cursors: (epoch, row) by stream and stratum.
         progress: fields of the trainer's progress.
         identity: what the run depends on.
+        plugins: by instance, what its hook object's ``state_dict`` holds beside tensors.
     """
 
     cursors: Cursors
     progress: dict[str, Any]
     identity: dict[str, Any]
+    plugins: dict[str, dict[str, Any]]
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -73,13 +76,15 @@ def save_checkpoint(run: Run, optimizer: AdamW, cursors: Cursors, progress: Prog
     target = home / f"step-{progress.step:09d}"
     draft = home / f".{target.name}.partial"
     fields = {k: v for k, v in vars(progress).items() if k != "tally"}
-    state = State({k: dict(v) for k, v in cursors.items()}, fields, identity(run))
+    tensors, values = _plugin_state(run)
+    state = State({k: dict(v) for k, v in cursors.items()}, fields, identity(run), values)
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         save_file(_tensors(run.encoder.backbone), draft / _MODEL)
         save_file(_tensors(run.encoder.parts), draft / _PARTS)
         save_file(_optimizer_tensors(run.encoder, optimizer), draft / _OPTIMIZER)
+        save_file(tensors, draft / _PLUGINS)
         (draft / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         seal(draft, target)
     except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
@@ -178,7 +183,9 @@ def read_state(folder: Path) -> State:
             stream: {stratum: (int(e), int(r)) for stratum, (e, r) in strata.items()}
             for stream, strata in found["cursors"].items()
         }
-        return State(cursors, dict(found["progress"]), dict(found["identity"]))
+        return State(
+            cursors, dict(found["progress"]), dict(found["identity"]), dict(found["plugins"])
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"not a checkpoint state: {error}", path=folder / _STATE) from error
 
@@ -209,6 +216,7 @@ def load_checkpoint(run: Run, optimizer: AdamW | None = None, watch: Watch | Non
     load_weights(run, folder)
     if optimizer is not None:
         _load_optimizer(run.encoder, optimizer, load_file(folder / _OPTIMIZER))
+        _load_plugin_state(run, load_file(folder / _PLUGINS), state.plugins)
     return state
 
 
@@ -271,3 +279,32 @@ def _load_optimizer(encoder: nn.Module, optimizer: AdamW, found: Mapping[str, Te
         if keys:
             state = {key: found[f"{key}/{name}"].to(parameter.device) for key in keys}
             optimizer.state[parameter] = state
+
+
+def _plugin_state(run: Run) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Return tensors and plain values of hook objects that have a ``state_dict``."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for plugin in run.plugins.instances:
+        if not hasattr(plugin.implementation, "state_dict"):
+            continue
+        for key, value in plugin.implementation.state_dict().items():
+            if isinstance(value, Tensor):
+                tensors[f"{plugin.instance}/{key}"] = value.detach().cpu().contiguous()
+            else:
+                values.setdefault(plugin.instance, {})[key] = value
+    return tensors, values
+
+
+def _load_plugin_state(
+    run: Run, tensors: Mapping[str, Tensor], values: Mapping[str, Mapping[str, Any]]
+) -> None:
+    for plugin in run.plugins.instances:
+        if hasattr(plugin.implementation, "load_state_dict"):
+            prefix = f"{plugin.instance}/"
+            own = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(prefix)
+            }
+            plugin.implementation.load_state_dict({**values.get(plugin.instance, {}), **own})

@@ -40,7 +40,7 @@ class Claim:
     """How a plugin uses a resource that others may use too.
 
     Attributes:
-        resource: what is used, for example ``"text truth"`` or ``"labels:mlm@text"``.
+        resource: what is used, for example ``"text truth"``.
         mode: ``share`` goes with other shares; ``own`` excludes every other claim;
             ``require`` needs somebody (the core or a plugin) to provide it.
     """
@@ -99,7 +99,13 @@ class ControlToken:
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that is not used, with the reason that the account prints."""
+    """A row that is not used.
+
+    Attributes:
+        reason: what the account prints.
+        path: file of the row.
+        line: its line.
+    """
 
     reason: str
     path: str = ""

@@ -121,7 +121,7 @@ class ContextView:
 
     @property
     def sizes(self) -> Mapping[str, Any]:
-        """Tokens and sequences by stream (from phase labels)."""
+        """Training tokens by stream (from phase labels)."""
         return self._read("sizes")
 
     @property
@@ -131,7 +131,7 @@ class ContextView:
 
     @property
     def vectors(self) -> Any:
-        """Entity vectors with their id map, or ``None`` (from phase labels)."""
+        """Path of the given entity vectors, or ``None`` (from phase labels)."""
         return self._read("vectors")
 
     @property

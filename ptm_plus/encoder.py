@@ -30,28 +30,20 @@ from ptm_plus.microbatch import MicroBatch
 Inputs = EmbeddingDelta | EmbeddingReplacement | Visibility
 
 
-@dataclass
+@dataclass(frozen=True)
 class PassContext:
     """One pass of the encoder: what a tap may read and write.
 
     Attributes:
         batch: the micro-batch of the pass.
         parts: parts of the tap's own plugin, by name.
-        states: tensors that a part carries from block to block, keyed by (name, block): write
-            block i, read block i - 1, never one mutable "current" state.
-        kept: block outputs that were asked for, by block index.
-        keep: blocks that were asked for.
-        use_taps: whether taps run in this pass.
-        silent: plugins whose taps do not run in this pass.
+        states: tensors that the plugin's taps leave for later taps and for objectives, keyed by
+            (name, block): write block i, read block i - 1, never one mutable "current" state.
     """
 
     batch: MicroBatch
     parts: Mapping[str, nn.Module]
-    states: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    kept: dict[int, Tensor] = field(default_factory=dict)
-    keep: frozenset[int] = frozenset()
-    use_taps: bool = True
-    silent: frozenset[str] = frozenset()
+    states: dict[tuple[str, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,15 +52,26 @@ class States:
 
     Attributes:
         top: ``[T, d]`` last states.
-        blocks: ``[T, d]`` outputs of the blocks that were asked for (negative indexes resolved).
-        context: the pass, for states that taps left behind.
+        blocks: ``[T, d]`` output of every block, taps included.
+        left: by plugin instance, what its taps left in ``PassContext.states``.
         logits: the family's masked-LM head: states ``[K, d]`` to logits ``[K, V]``.
     """
 
     top: Tensor
-    blocks: Mapping[int, Tensor]
-    context: PassContext
+    blocks: Sequence[Tensor]
+    left: Mapping[str, Mapping[tuple[str, int], Tensor]]
     logits: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A running pass: hooks find it in the encoder's cell."""
+
+    batch: MicroBatch
+    taps: bool
+    silent: frozenset[str]
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    left: dict[str, dict[tuple[str, int], Tensor]] = field(default_factory=dict)
 
 
 class Encode(Protocol):
@@ -79,7 +82,6 @@ class Encode(Protocol):
         batch: MicroBatch,
         *,
         taps: bool = True,
-        keep: Sequence[int] = (),
         rules: Sequence[Rule] = (),
     ) -> States:
         """Run a pass, or return the one that already ran with the same arguments."""
@@ -123,7 +125,7 @@ class Encoder(nn.Module):
         self._silent: frozenset[str] = frozenset()
         self._offset = card.position_offset(backbone.config)
         self._types = card.types(backbone.config)
-        self._cell: list[PassContext] = []
+        self._cell: list[_Pass] = []
         self._top: list[Contribution[Tap]] = []
         self._hook(taps)
 
@@ -141,7 +143,6 @@ class Encoder(nn.Module):
         batch: MicroBatch,
         *,
         taps: bool = True,
-        keep: Sequence[int] = (),
         rules: Sequence[Rule] = (),
     ) -> States:
         """Run one pass.
@@ -149,13 +150,9 @@ class Encoder(nn.Module):
         Args:
             batch: the micro-batch.
             taps: whether taps run.
-            keep: blocks whose outputs are returned.
             rules: further visibility rules.
         """
-        resolved = {index: index % self.blocks for index in keep}
-        context = PassContext(
-            batch, {}, keep=frozenset(resolved.values()), use_taps=taps, silent=self._silent
-        )
+        running = _Pass(batch, taps, self._silent)
         active = [
             c
             for c in self.inputs
@@ -169,14 +166,14 @@ class Encoder(nn.Module):
             arguments["input_ids"] = batch.ids[None]
         else:
             arguments["inputs_embeds"] = embedded[None]
-        with self._running(context):
+        with self._running(running):
             output = self.card.encoder(self.backbone)(**arguments)
             top = output[0][0]
             for owner in self._top:
                 if self._runs(owner):
-                    top = self._run_tap(owner, context, self.blocks, top)
-        kept = {index: context.kept[block] for index, block in resolved.items()}
-        return States(top, kept, context, self.logits)
+                    top = self._run_tap(owner, running, self.blocks, top)
+        outputs = [running.outputs[place] for place in range(self.blocks)]
+        return States(top, outputs, running.left, self.logits)
 
     def places(self, batch: MicroBatch) -> dict[str, Any]:
         """Return the encoder's arguments beside the words: positions and types, ``[1, T]``."""
@@ -226,8 +223,8 @@ class Encoder(nn.Module):
         return vectors
 
     @contextmanager
-    def _running(self, context: PassContext) -> Iterator[None]:
-        self._cell.append(context)
+    def _running(self, running: _Pass) -> Iterator[None]:
+        self._cell.append(running)
         try:
             yield
         finally:
@@ -236,7 +233,7 @@ class Encoder(nn.Module):
     def _runs(self, owner: Contribution[Tap]) -> bool:
         """Whether a tap acts now: during a pass with taps, unless its plugin is silenced."""
         current = self._cell[-1] if self._cell else None
-        return current is not None and current.use_taps and owner.instance not in current.silent
+        return current is not None and current.taps and owner.instance not in current.silent
 
     @contextmanager
     def without(self, instances: Iterable[str]) -> Iterator[None]:
@@ -298,11 +295,10 @@ class Encoder(nn.Module):
             )
 
     def _run_tap(
-        self, owner: Contribution[Tap], context: PassContext, place: int, hidden: Tensor
+        self, owner: Contribution[Tap], running: _Pass, place: int, hidden: Tensor
     ) -> Tensor:
-        own = PassContext(
-            context.batch, self.parts_of(owner.instance), context.states, context.kept
-        )
+        left = running.left.setdefault(owner.instance, {})
+        own = PassContext(running.batch, self.parts_of(owner.instance), left)
         changed = owner.component.run(own, place, hidden)
         return hidden if changed is None or not owner.component.writes else changed
 
@@ -327,9 +323,9 @@ class Encoder(nn.Module):
 
     def _keeper(self, place: int) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if self._cell and place in self._cell[-1].keep:
+            if self._cell:
                 hidden = output[0] if isinstance(output, tuple) else output
-                self._cell[-1].kept[place] = hidden[0]
+                self._cell[-1].outputs[place] = hidden[0]
 
         return hook
 

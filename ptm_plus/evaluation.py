@@ -11,14 +11,18 @@ from ptm_plus.probes import ProbeContext, core_probes
 from ptm_plus.run import Run
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Return the figures of all probes by name; leaves the model in evaluation mode."""
+def evaluate(run: Run, *, at_start: bool = False) -> dict[str, Any]:
+    """Return the figures of all probes by name; leaves the model in evaluation mode.
+
+    Args:
+        run: the run.
+        at_start: run only the plugins' probes that ask for the time before the first step.
+    """
     set_mode(run.encoder, training=False)
     context = ProbeContext(run)
+    probes = {} if at_start else core_probes(run.prepared.sets)
+    for owner in run.probes:
+        if owner.component.at_start or not at_start:
+            probes[owner.component.name] = owner.component.run
     with torch.no_grad():
-        figures: dict[str, Any] = {
-            name: probe(context) for name, probe in core_probes(run.prepared.sets).items()
-        }
-        for owner in run.probes:
-            figures[owner.component.name] = dict(owner.component.run(context))
-    return figures
+        return {name: dict(probe(context)) for name, probe in probes.items()}

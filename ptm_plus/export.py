@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
@@ -111,6 +112,8 @@ def _trained_run(folder: Path, watch: Watch) -> tuple[Run, str]:
     """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
     settings = settings_of(folder)
     checkpoint, _ = newest_whole(folder)
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
     run = launch(settings, watch)
     load_checkpoint(run, watch=watch)
     run.encoder.float()

@@ -208,7 +208,7 @@ def ptm_layouts(context: ContextView) -> list[c.Layout]:
 def ptm_masking(context: ContextView) -> list[c.UnitKind]:
     """Propose units to mask: phrases, entities, spans of random length.
 
-    Called before prepare; reads up to phase ``tokenizer``. One arbiter draws from the units of all
+    Called after prepare; reads up to phase ``tokenizer``. One arbiter draws from the units of all
     kinds under one token budget; nobody masks beside it.
 
     Composes by union: two kinds of one name are refused. Kinds of a lower ``order`` choose first,

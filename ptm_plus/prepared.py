@@ -74,7 +74,7 @@ def prepare_arranged(given: Arrangement, watch: Watch) -> Prepared:
     stores = _stores(given, watch)
     labels = _label_lists(stores.values(), graph)
     links = load_links(settings)
-    _check_overlap(plugins, stores, graph, links)
+    _check_spans(plugins, stores, graph, links)
     trained = {one.component.name: one.component for one in given.streams}
     data = {
         name: StreamData(name, store, labels, settings, train=name in trained, links=links)
@@ -149,30 +149,31 @@ def _tell_streams(
             )
 
 
-def _check_overlap(
+def _check_spans(
     plugins: Plugins,
     stores: Mapping[str, SequenceStore],
     graph: Graph | None,
     links: Mapping[str, str],
 ) -> None:
-    """Check that the spans that plugins need exist and speak of the graph."""
+    """Check that the spans that plugins need exist, and that entities are the graph's."""
+    hint = (
+        "give --labels with the entities' names in the text's languages, or text with mentions; "
+        "`ptm-plus kg check` shows what matches"
+    )
     for plugin in plugins.instances:
         for need in plugin.info.needs:
-            kind = need.removeprefix("spans:")
-            if kind == need:
+            if not need.startswith("spans:"):
                 continue
-            linked = {
-                links.get(label, label)
+            kind = need.removeprefix("spans:")
+            tables = [
+                spans
                 for store in stores.values()
                 for spans in store.spans.values()
-                if kind in spans.kinds
-                for label in spans.ids
-            }
-            known = linked if graph is None else linked & set(graph.entities)
-            if not known:
-                raise DataError(
-                    f"plugin {plugin.instance!r} needs {kind} spans, but the text mentions "
-                    + ("none" if not linked else f"none of the graph's ({len(linked)} others)"),
-                    "give --labels with the entities' names in the text's languages, or text with "
-                    "mentions; `ptm-plus kg check` shows what matches",
-                )
+                if kind in spans.kinds and bool((spans.kind == spans.kinds.index(kind)).any())
+            ]
+            found = f"plugin {plugin.instance!r} needs {kind} spans, but the text "
+            if not tables:
+                raise DataError(found + "has none", hint)
+            labels = {links.get(label, label) for spans in tables for label in spans.ids}
+            if graph is not None and kind == "entity" and not labels & set(graph.entities):
+                raise DataError(f"{found}mentions none of the graph's ({len(labels)} others)", hint)

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ptm_plus.attention import Rule
 from ptm_plus.data import HELD_OUT_EPOCH, HostBatch, Row, StreamData, held_out_rows
+from ptm_plus.errors import PluginError, nearest
 from ptm_plus.masking import force_spans
 from ptm_plus.microbatch import MicroBatch, to_device
 from ptm_plus.step import Tally, add_outcome
@@ -52,6 +53,11 @@ class ProbeContext:
     """
 
     run: Run
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the run's streams."""
+        return tuple(self.run.prepared.streams)
 
     def held_out(self, stream: str) -> Iterator[HostBatch]:
         """Yield micro-batches of a stream's held-out sequences, masked once and for all."""
@@ -99,7 +105,14 @@ class ProbeContext:
         return losses.cpu(), (logits.argmax(-1) == batch.labels).cpu()
 
     def _data(self, stream: str) -> StreamData:
-        return {**self.run.prepared.streams, **self.run.prepared.sets}[stream]
+        known = {**self.run.prepared.streams, **self.run.prepared.sets}
+        if stream not in known:
+            raise PluginError(
+                f"a probe asks for stream {stream!r}, which this run does not have"
+                f"{nearest(stream, known)}",
+                "look at ProbeContext.streams first",
+            )
+        return known[stream]
 
 
 def predicted_sequences(batch: HostBatch) -> NDArray[np.int64]:
@@ -231,7 +244,7 @@ def _pooled(
         view, plan, context.run.collator.step_spans(data.name, [row])
     )
     batch = context.on_device(host)
-    states = context.run.encoder.encode(batch, keep=(block - 1,)).blocks[block - 1]
+    states = context.run.encoder.encode(batch).blocks[block - 1]
     inner = torch.from_numpy(view.words >= 0).to(states.device)
     total = states.new_zeros(len(numbers), states.shape[1])
     total = total.index_add(0, batch.sequence[inner], states[inner])

@@ -121,9 +121,9 @@ class EvaluateSettings(Section):
     """What is measured beside the loss on held-out text."""
 
     mentions: tuple[str, ...] = Field(
-        (), description="Linked text whose first mention labelled `target` is masked and asked for."
+        (), description="Linked sentences, each with one mention to be masked and asked for."
     )
-    pairs: tuple[str, ...] = Field((), description="Pairs for retrieval; default: held-out pairs.")
+    pairs: tuple[str, ...] = Field((), description="Pairs for translation retrieval.")
     sequences: int = Field(512, ge=8, description="Most held-out sequences per stream.")
 
 

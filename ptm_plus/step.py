@@ -36,13 +36,12 @@ class Passes:
         batch: MicroBatch,
         *,
         taps: bool = True,
-        keep: Sequence[int] = (),
         rules: Sequence[Rule] = (),
     ) -> States:
         """Run a pass, or return the one that already ran with the same arguments."""
-        key = (id(batch), taps, tuple(keep), tuple(id(rule) for rule in rules))
+        key = (id(batch), taps, tuple(id(rule) for rule in rules))
         if key not in self._done:
-            self._done[key] = self._encoder.encode(batch, taps=taps, keep=keep, rules=rules)
+            self._done[key] = self._encoder.encode(batch, taps=taps, rules=rules)
         return self._done[key]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ptm_plus.checkpoint import load_checkpoint, save_checkpoint
-from ptm_plus.components import Event
+from ptm_plus.components import Event, EventKind
 from ptm_plus.data import HostBatch, Reader
 from ptm_plus.errors import GuardStop, StopRequested
 from ptm_plus.evaluation import evaluate
@@ -79,14 +80,16 @@ class Trainer:
         """
         settings, progress = self.run.settings.train, self.progress
         every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 10))
+        set_mode(self.run.encoder, training=True)
         self._tell("train_start")
+        self._tell("stage_start")
         with stop_requests() as asked, self.watch.task("train") as task:
             while progress.step < settings.steps:
                 self.step(self.run.planner.plan(progress.step))
-                self._tell("after_step")
                 last = progress.step == settings.steps
                 if last or progress.step % settings.log_every == 0:
                     self.log()
+                self._tell("after_step")
                 task.update(progress.step, settings.steps, self._detail())
                 if settings.evaluate_every and progress.step % settings.evaluate_every == 0:
                     self._evaluate()
@@ -216,16 +219,20 @@ class Trainer:
         torch.distributed.all_reduce(moved)
         return moved.cpu()
 
-    def _tell(self, kind: Any) -> None:
-        self.run.plugins.event(
-            Event(kind, self.progress.step, dict(self.progress.last)), self.run.prepared.context
-        )
+    def tell_evaluated(self, figures: Mapping[str, Any]) -> None:
+        """Pass the figures of an evaluation on to the watch and to plugins."""
+        self.watch.figures("evaluation", {"step": self.progress.step, **figures})
+        self._tell("evaluated", figures)
+
+    def _tell(self, kind: EventKind, figures: Mapping[str, Any] | None = None) -> None:
+        known = self.progress.last if figures is None else figures
+        event = Event(kind, self.progress.step, dict(known))
+        self.run.plugins.event(event, self.run.prepared.context)
 
     def _evaluate(self) -> None:
         figures = evaluate(self.run)
         set_mode(self.run.encoder, training=True)
-        self.watch.figures("evaluation", {"step": self.progress.step, **figures})
-        self._tell("evaluated")
+        self.tell_evaluated(figures)
 
     def _detail(self) -> str:
         speed = self.progress.tokens / max(self.progress.seconds, 1e-9)

@@ -35,6 +35,7 @@ def train(
     began = time.perf_counter()
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
+    torch.use_deterministic_algorithms(settings.train.deterministic)
     accelerator = make_accelerator(settings.train.precision, device)
     if accelerator.is_main_process:
         settings.output.mkdir(parents=True, exist_ok=True)
@@ -44,10 +45,12 @@ def train(
     trainer = Trainer(run, watch, accelerator)
     if resume:
         trainer.resume()
+    elif any(one.component.at_start for one in run.probes):
+        watch.figures("evaluation", {"step": 0, **evaluate(run, at_start=True)})
     progress = trainer.fit()
     with watch.task("evaluate"):
         figures = evaluate(run)
-    watch.figures("evaluation", {"step": progress.step, **figures})
+    trainer.tell_evaluated(figures)
     report = make_report(run, progress, figures, time.perf_counter() - began)
     if accelerator.is_main_process:
         write_report(report, settings.output)

@@ -24,7 +24,8 @@ from ptm_plus.checkpoint import (
 )
 from ptm_plus.train import Trainer, make_accelerator
 
-FILES = {"backbone.safetensors", "parts.safetensors", "optimizer.safetensors", "state.json"}
+TENSORS = ("backbone", "parts", "optimizer", "plugins")
+FILES = {*(f"{name}.safetensors" for name in TENSORS), "state.json"}
 LANGUAGES = {"tlm": {"language_embeddings": True}}
 
 
@@ -145,7 +146,7 @@ def test_other_vectors_are_refused(tmp_path):
 def test_weights_of_another_shape_are_refused(tmp_path):
     saved(tmp_path, 1)
     wider = trainer_of(tmp_path, sets=["model.config.intermediate_size=64"])
-    with pytest.raises(DataError, match="tensors do not fit the run: .*intermediate"):
+    with pytest.raises(DataError, match=r"tensors do not fit the run: .*intermediate"):
         wider.resume()
 
 
@@ -243,9 +244,9 @@ def test_a_state_that_is_none_is_a_data_error(tmp_path, text):
 # A full disk
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+@pytest.mark.parametrize("calls", range(len(TENSORS) + 1))
 def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch, calls):
-    """The write fails at the first, second or third tensor file, or when the folder is flushed."""
+    """The write fails at the first tensor file, or a later one, or when the folder is flushed."""
     trainer = saved(tmp_path, 1)
     train_to(trainer, 2)
     real, done = module.save_file, []
@@ -261,7 +262,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch, cal
         real(tensors, path)
 
     monkeypatch.setattr(module, "save_file", save_file)
-    if calls == 3:
+    if calls == len(TENSORS):
         monkeypatch.setattr(module, "flush", full)
     with pytest.raises(EnvironmentProblem, match="No space left on device") as error:
         save(trainer)

@@ -13,14 +13,31 @@ import ptm_plus
 PINNED = [
     *("CONTRACT", "Annotator", "Claim", "ContextView", "ControlToken", "DataError", "Draws"),
     *("EmbeddingDelta", "EmbeddingReplacement", "Encode", "EnvironmentProblem", "Event"),
-    *("Example", "Exporter", "ExternalTable", "Feature", "FeatureInput", "GuardStop", "LaidOut"),
+    *(
+        "Example",
+        "Exporter",
+        "ExternalTable",
+        "Feature",
+        "FeatureInput",
+        "GuardStop",
+        "HostBatch",
+        "LaidOut",
+    ),
     *("Layout", "LayoutInput", "MaskPlan", "MicroBatch", "Objective", "Outcome"),
     *("ParameterRule", "Part", "PassContext", "Piece", "PluginError", "PluginInfo", "Probe"),
     *("ProbeContext", "PtmPlusError", "Refused", "Rewriter", "RunSettings", "Schedule"),
     *("Section", "Segment", "SettingsError", "Span", "SpanTable", "States", "StepPlan"),
     *("StopRequested", "Stream", "Tap", "Template", "Treatment", "UnitKind", "Units", "View"),
     *("Visibility", "__version__", "attend", "cache_folder", "field_segment", "hookimpl"),
-    *("loss_sum", "masked_lm", "nearest", "paired", "pairs_stream", "predicted_sequences", "span_units"),
+    *(
+        "loss_sum",
+        "masked_lm",
+        "nearest",
+        "paired",
+        "pairs_stream",
+        "predicted_sequences",
+        "span_units",
+    ),
     "special_segment",
 ]
 

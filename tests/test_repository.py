@@ -19,7 +19,7 @@ PLUGINS = sorted((ROOT / "plugins").glob("*/ptm_plus_*/**/*.py"))
 RUNS_FILES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 EXECUTES = {"builtins.eval", "builtins.exec", "eval", "exec", "torch.load"}
 
-PUBLIC = {"ptm_plus", "ptm_plus.commands", "ptm_plus.knowledge", "ptm_plus.testing"}
+PUBLIC = {"ptm_plus", "ptm_plus.commands", "ptm_plus.knowledge"}
 EXTRAS_THAT_ARE_NO_PLUGIN = {"all", "dev", "test"}
 LOWER_BOUND = re.compile(r"[A-Za-z0-9._-]+>=[0-9]+(\.[0-9]+)*")
 OWN_EXTRA = re.compile(r"ptm-plus\[[a-z,-]+\]")

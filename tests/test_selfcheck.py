@@ -145,7 +145,7 @@ def test_weights_are_put_back_after_a_fault(monkeypatch):
 
 def test_a_part_that_does_nothing_is_named(monkeypatch):
     run = run_with(monkeypatch, Planted(parts=[tapped(does_nothing)]))
-    with pytest.raises(GuardStop, match="part 'part' of plugin 'planted' .* changes no state"):
+    with pytest.raises(GuardStop, match=r"part 'part' of plugin 'planted' .* changes no state"):
         self_check(run)
 
 
@@ -239,7 +239,7 @@ def test_a_gradient_that_depends_on_the_batch_is_found(monkeypatch):
         return value.detach() + (value - value.detach()) * len(batch)
 
     run = run_with(monkeypatch, Planted(objectives=[objective(tokens_predicted, total)]))
-    with pytest.raises(GuardStop, match="gradient of stream '.*' depends on how"):
+    with pytest.raises(GuardStop, match=r"gradient of stream '.*' depends on how"):
         self_check(run)
 
 

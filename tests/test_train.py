@@ -210,6 +210,7 @@ def test_events_checkpoints_and_evaluations_come_when_they_should(tmp_path, monk
         trainer = fitted(names, sets=sets, output=tmp_path)
     assert listener.heard == [
         ("train_start", 0),
+        ("stage_start", 0),
         ("after_step", 1),
         ("after_step", 2),
         ("evaluated", 2),

@@ -19,7 +19,7 @@ def entity_vectors(context: ProbeContext, *, instance: str) -> dict[str, Any]:
     and its vector at every mention. What is left are the vectors of the others.
     """
     figures = {}
-    for stream in context.run.prepared.streams:
+    for stream in context.streams:
         owners, whole, zeroed = [], [], []
         for host in context.masked_spans(stream, "entity", one_of_several):
             batch = context.on_device(host)
