@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,23 @@ NAMES = {
 MARKS = ("<!-- sample-table -->", "<!-- /sample-table -->")
 
 
-def run_seed(seed: int, output: Path, sets: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Train the three runs of one seed and return their reports."""
-    folders = {name: output / f"seed-{seed}" / name for name in RUNS}
-    commands = {name: _command(name, seed, folder, sets) for name, folder in folders.items()}
-    for batch in (RUNS[:2], RUNS[2:]):
-        running = [subprocess.Popen(commands[name]) for name in batch]
-        codes = [process.wait() for process in running]
-        if any(codes):
-            raise SystemExit(f"a run of seed {seed} failed; see the messages above")
-    return {name: read_report(folder) for name, folder in folders.items()}
+def run_all(seeds: int, output: Path, sets: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
+    """Train every run of every seed, two at a time, and return the reports by seed and run."""
+    folders = [{name: output / f"seed-{seed}" / name for name in RUNS} for seed in range(seeds)]
+    commands = [
+        _command(name, seed, folders[seed][name], sets) for seed in range(seeds) for name in RUNS
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(_run, commands):
+            print(f"done: {done}", file=sys.stderr, flush=True)
+    return [{name: read_report(folder) for name, folder in one.items()} for one in folders]
+
+
+def _run(command: Sequence[str]) -> str:
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{command[5]} failed:\n{finished.stderr}")
+    return command[5]
 
 
 def _command(name: str, seed: int, folder: Path, sets: Sequence[str]) -> list[str]:
@@ -120,10 +128,7 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true")
     parser.add_argument("--set", action="append", default=[], help="as for ptm-plus train")
     given = parser.parse_args()
-    seeds = []
-    for seed in range(given.seeds):
-        seeds.append(figures(run_seed(seed, given.output, given.set)))
-        print(json.dumps(seeds[-1]), flush=True)
+    seeds = [figures(reports) for reports in run_all(given.seeds, given.output, given.set)]
     sample = given.output / "seed-0" / "with_plugins" / "sample"
     guess = json.loads((sample / "majority_guess.json").read_text(encoding="utf-8"))
     text = table(seeds, guess)

@@ -60,7 +60,11 @@ if TYPE_CHECKING:
     from ptm_plus.hookspecs import CONTRACT, hookimpl
     from ptm_plus.inputs import cache_folder, pairs_stream
     from ptm_plus.keyed import Draws
-    from ptm_plus.layouts import (
+    from ptm_plus.masking import span_units
+    from ptm_plus.microbatch import MicroBatch
+    from ptm_plus.mixture import StepPlan
+    from ptm_plus.objectives import loss_sum, masked_lm
+    from ptm_plus.prepare.layouts import (
         LaidOut,
         LayoutInput,
         Piece,
@@ -69,10 +73,6 @@ if TYPE_CHECKING:
         field_segment,
         special_segment,
     )
-    from ptm_plus.masking import span_units
-    from ptm_plus.microbatch import MicroBatch
-    from ptm_plus.mixture import StepPlan
-    from ptm_plus.objectives import loss_sum, masked_lm
     from ptm_plus.probes import ProbeContext, paired, predicted_sequences
     from ptm_plus.settings import RunSettings, Section
     from ptm_plus.views import SpanTable, View
@@ -166,7 +166,7 @@ _HOMES = {
     "examples": ("Example", "Span"),
     "hookspecs": ("CONTRACT", "hookimpl"),
     "keyed": ("Draws",),
-    "layouts": (
+    "prepare.layouts": (
         "LaidOut",
         "LayoutInput",
         "Piece",

@@ -20,16 +20,16 @@ from ptm_plus.inputs import (
     text_stream,
 )
 from ptm_plus.knowledge.graph import Graph
-from ptm_plus.layouts import TEXT_LAYOUT
 from ptm_plus.plugins import Plugins, load
+from ptm_plus.prepare.layouts import TEXT_LAYOUT
+from ptm_plus.prepare.tokenization import load_tokenizer
+from ptm_plus.prepare.tokenizer_cache import cached_tokenizer
 from ptm_plus.probes import MENTIONS, RETRIEVAL
 from ptm_plus.progress import Watch
 from ptm_plus.questions import read_questions
 from ptm_plus.rules import settle
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources import read_pairs
-from ptm_plus.tokenization import load_tokenizer
-from ptm_plus.tokenizer_cache import cached_tokenizer
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ptm_plus.cli.flags import OutputFlags, spread
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
-from ptm_plus.rendering import columns, named_rows
+from ptm_plus.cli.rendering import columns, named_rows
 
 __all__ = [
     "Outlet",

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from ptm_plus.encoder import Encode, PassContext
     from ptm_plus.keyed import Draws
-    from ptm_plus.layouts import LaidOut, LayoutInput
     from ptm_plus.microbatch import MicroBatch
     from ptm_plus.mixture import StepPlan
+    from ptm_plus.prepare.layouts import LaidOut, LayoutInput
     from ptm_plus.probes import ProbeContext
     from ptm_plus.views import SpanTable, View
 

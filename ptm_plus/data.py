@@ -18,9 +18,9 @@ from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.keyed import Draws, derive_key, uniform
 from ptm_plus.masking import Vocabulary, plan_masks
 from ptm_plus.mixture import StepPlan, draw_rows
+from ptm_plus.prepare.store import SequenceStore
 from ptm_plus.rows import RowPlan, plan_rows
 from ptm_plus.settings import RunSettings
-from ptm_plus.store import SequenceStore
 from ptm_plus.views import SpanTable, View, ViewMaker
 
 Ints = NDArray[np.int64]

@@ -32,12 +32,12 @@ from ptm_plus.mixture import Planner
 from ptm_plus.model import build_backbone, build_config, check_length
 from ptm_plus.objectives import masked_lm
 from ptm_plus.plugins import Plugins
+from ptm_plus.prepare.tokenization import ordinary_ids
 from ptm_plus.prepared import Prepared, prepare
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.settings import RunSettings
 from ptm_plus.step import Root
-from ptm_plus.tokenization import ordinary_ids
 
 
 def of_type(contributions: Iterable[Contribution[Any]], kind: type[Any]) -> list[Contribution[Any]]:

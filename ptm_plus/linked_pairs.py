@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptm_plus.store import SequenceStore
+from ptm_plus.prepare.store import SequenceStore
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ptm_plus.inputs import load_links
 from ptm_plus.knowledge.graph import Graph
 from ptm_plus.linked_pairs import LinkedPairs, linked_pairs
 from ptm_plus.plugins import Plugins
-from ptm_plus.prepare import prepare_stream
+from ptm_plus.prepare.store import SequenceStore
+from ptm_plus.prepare.stream import prepare_stream
 from ptm_plus.progress import Watch
 from ptm_plus.settings import RunSettings
-from ptm_plus.store import SequenceStore
 from ptm_plus.views import LANGUAGE
 
 

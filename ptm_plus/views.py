@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.keyed import Draws, sequence_keys
+from ptm_plus.prepare.store import MOVABLE, NO_LANGUAGE, NO_WORD, RESTART, SequenceStore
 from ptm_plus.ragged import exclusive_cumsum, offsets_of, ragged_indexes
-from ptm_plus.store import MOVABLE, NO_LANGUAGE, NO_WORD, RESTART, SequenceStore
 
 Ints = NDArray[np.int64]
 

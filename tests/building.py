@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ptm_plus.accounts import Account, SpanAccount
-from ptm_plus.store import (
+from ptm_plus.prepare.accounts import Account, SpanAccount
+from ptm_plus.prepare.store import (
     FORMAT_VERSION,
     MOVABLE,
     NO_FIELD,

@@ -13,10 +13,16 @@ from small_tokenizers import small_tokenizer
 from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
-from ptm_plus.layouts import TEXT_LAYOUT, LaidOut, LayoutInput, field_segment, special_segment
-from ptm_plus.prepare import prepare_stream
+from ptm_plus.prepare.layouts import (
+    TEXT_LAYOUT,
+    LaidOut,
+    LayoutInput,
+    field_segment,
+    special_segment,
+)
+from ptm_plus.prepare.store import SequenceStore
+from ptm_plus.prepare.stream import prepare_stream
 from ptm_plus.settings import RunSettings
-from ptm_plus.store import SequenceStore
 
 NAMES = {"Paris": "Q90", "France": "Q142", "Seine": "Q1471", "Spree": "Q1684"}
 SENTENCES = (

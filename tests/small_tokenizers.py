@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ptm_plus.tokenization import train_tokenizer
+from ptm_plus.prepare.tokenization import train_tokenizer
 
 SENTENCES = (
     "Paris is the capital of France. The river Seine flows through Paris, doesn't it?",

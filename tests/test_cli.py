@@ -285,7 +285,7 @@ def test_doctor_finds_this_machine_fit() -> None:
 
 
 def test_doctor_leaves_with_5_when_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptm_plus import doctor
+    from ptm_plus.cli import doctor
 
     monkeypatch.setattr(doctor, "packed_difference", lambda: 1.0)
     result = run("doctor", "--json")
@@ -297,7 +297,7 @@ def test_doctor_leaves_with_5_when_something_is_missing(monkeypatch: pytest.Monk
 def test_doctor_compares_versions() -> None:
     from packaging.requirements import Requirement
 
-    from ptm_plus.doctor import dependency
+    from ptm_plus.cli.doctor import dependency
 
     installed = dependency(Requirement("pluggy>=1"), None)
     assert installed["state"] == "ok"

@@ -13,7 +13,7 @@ import typer
 from cli_files import document, run
 
 from ptm_plus.cli import external
-from ptm_plus.plugin_cards import full_card, settings_rows, type_words
+from ptm_plus.cli.plugin_cards import full_card, settings_rows, type_words
 from ptm_plus.settings import BatchSettings, EvaluateSettings
 
 HEAVY = {"accelerate", "datasets", "numpy", "pyarrow", "pykeen", "torch", "transformers"}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ptm_plus import watches
-from ptm_plus.accounts import Account, SpanAccount
-from ptm_plus.console import LoggedWatch, make_watch
+from ptm_plus.cli import watches
+from ptm_plus.cli.console import LoggedWatch, make_watch
+from ptm_plus.cli.rendering import account_rows, duration, number, quantity, size
+from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch
 from ptm_plus.errors import EnvironmentProblem, SettingsError
+from ptm_plus.prepare.accounts import Account, SpanAccount
 from ptm_plus.progress import Silent, Watch
-from ptm_plus.rendering import account_rows, duration, number, quantity, size
-from ptm_plus.watches import JsonWatch, PlainWatch, RichWatch
 
 
 def terminal(is_terminal: bool) -> Console:

@@ -18,7 +18,7 @@ from documents import DOCS, PAGES, ROOT, Block, blocks, commands, file_of
 from tiny import tiny_settings
 
 from ptm_plus import components
-from ptm_plus.console import LoggedWatch
+from ptm_plus.cli.console import LoggedWatch
 from ptm_plus.contract import HOOKS
 from ptm_plus.errors import DataError
 from ptm_plus.knowledge import read_graph, read_labels

@@ -27,12 +27,12 @@ from ptm_plus import (
     SettingsError,
     Tap,
     hookimpl,
-    plain_load,
 )
-from ptm_plus import export as module
 from ptm_plus.checkpoint import damage, save_checkpoint
-from ptm_plus.export import export
-from ptm_plus.left_out import measured_parts
+from ptm_plus.exporting import export as module
+from ptm_plus.exporting import plain_load
+from ptm_plus.exporting.export import export
+from ptm_plus.exporting.left_out import measured_parts
 from ptm_plus.settings_files import dump_toml
 from ptm_plus.train import Trainer, make_accelerator
 

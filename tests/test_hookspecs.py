@@ -22,9 +22,9 @@ from ptm_plus.contract import HOOKS, PHASES
 from ptm_plus.errors import PluginError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
-from ptm_plus.layouts import LayoutInput, Piece, Template
 from ptm_plus.mixture import StepPlan
 from ptm_plus.plugins import Plugins, load
+from ptm_plus.prepare.layouts import LayoutInput, Piece, Template
 from ptm_plus.rules import settle
 from ptm_plus.settings import RunSettings
 from ptm_plus.views import SpanTable

@@ -83,7 +83,7 @@ from ptm_plus.keyed import Draws
 if TYPE_CHECKING:
     from ptm_plus.views import View
 def late():
-    from ptm_plus.store import SequenceStore
+    from ptm_plus.prepare.store import SequenceStore
 """
     assert imported_at_load(source) == {"ptm_plus.errors", "ptm_plus.rules", "ptm_plus.keyed"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_tokenizers import small_tokenizer
 
 from ptm_plus.examples import Example, Span
-from ptm_plus.layouts import (
+from ptm_plus.prepare.layouts import (
     TEXT_LAYOUT,
     LaidOut,
     LayoutInput,
@@ -22,7 +22,7 @@ from ptm_plus.layouts import (
     text_layout,
     tokens_of_span,
 )
-from ptm_plus.tokenization import pieces, template
+from ptm_plus.prepare.tokenization import pieces, template
 
 
 def test_positions_of_a_chain_a_tree_and_loose_tokens() -> None:

@@ -9,8 +9,8 @@ from tiny import FAMILIES, tiny_run
 from ptm_plus.components import ControlToken
 from ptm_plus.errors import EnvironmentProblem, SettingsError
 from ptm_plus.model import build_backbone, build_config
+from ptm_plus.prepare.tokenization import load_tokenizer
 from ptm_plus.settings import ModelSettings
-from ptm_plus.tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

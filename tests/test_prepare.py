@@ -23,13 +23,13 @@ from preparing import (
 )
 from small_tokenizers import ALL, small_tokenizer
 
-from ptm_plus.accounts import Account
 from ptm_plus.components import Layout, Refused
 from ptm_plus.errors import DataError, PluginError
 from ptm_plus.examples import Example, Span
-from ptm_plus.layouts import LaidOut, LayoutInput, special_segment
-from ptm_plus.store import NO_FIELD, NO_LANGUAGE, NO_WORD, SequenceStore
-from ptm_plus.tokenization import pieces
+from ptm_plus.prepare.accounts import Account
+from ptm_plus.prepare.layouts import LaidOut, LayoutInput, special_segment
+from ptm_plus.prepare.store import NO_FIELD, NO_LANGUAGE, NO_WORD, SequenceStore
+from ptm_plus.prepare.tokenization import pieces
 
 
 def rows_of(store: SequenceStore, table: str, texts: list[str], field: str = "text") -> set:  # type: ignore[type-arg]

@@ -28,14 +28,14 @@ from preparing import (
 )
 from small_tokenizers import small_tokenizer
 
-from ptm_plus import artifacts, chunk_pool, preparation
-from ptm_plus.artifacts import part_path, partial_folder
 from ptm_plus.components import Annotator, Refused
 from ptm_plus.errors import DataError, EnvironmentProblem, PluginError, SettingsError
 from ptm_plus.examples import Example, Span
-from ptm_plus.layouts import TEXT_LAYOUT
-from ptm_plus.prepare import plan_stream
-from ptm_plus.store import SequenceStore
+from ptm_plus.prepare import artifacts, chunk_pool, preparation
+from ptm_plus.prepare.artifacts import part_path, partial_folder
+from ptm_plus.prepare.layouts import TEXT_LAYOUT
+from ptm_plus.prepare.store import SequenceStore
+from ptm_plus.prepare.stream import plan_stream
 
 ROWS: list[Example | Refused] = [
     Refused("no tab") if number % 7 == 6 else replace(example(number), labels={"n": f"l{number}"})
@@ -190,7 +190,7 @@ import os, signal, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 import psutil
-from ptm_plus import chunk_pool, preparation
+from ptm_plus.prepare import chunk_pool, preparation
 from preparing import prepare
 from test_prepare_cache import ROWS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cli_files import NAMES, Files, document, run, write_files
 
-from ptm_plus.preview_text import preview_text, sequence_text
+from ptm_plus.cli.preview_text import preview_text, sequence_text
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def test_shown_tokens_are_the_text(files: Files) -> None:
 
 
 def test_masks_are_those_of_training(files: Files) -> None:
+    from ptm_plus.cli.preview import mask_collator
     from ptm_plus.data import Row
     from ptm_plus.prepared import prepare
-    from ptm_plus.preview import mask_collator
     from ptm_plus.progress import Silent
     from ptm_plus.settings_files import resolve
 

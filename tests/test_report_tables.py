@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ptm_plus.report_tables import export_tables, report_tables
+from ptm_plus.cli.report_tables import export_tables, report_tables
 
 
 def shown(renderable: Any) -> list[list[str]]:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from preparing import example, name_annotator, prepare
 
-from ptm_plus import artifacts
-from ptm_plus.artifacts import (
+from ptm_plus.errors import DataError, EnvironmentProblem
+from ptm_plus.prepare import artifacts
+from ptm_plus.prepare.artifacts import (
     ArrayFile,
     ArtifactWriter,
     disk_errors,
@@ -22,8 +23,7 @@ from ptm_plus.artifacts import (
     read_part,
     write_part,
 )
-from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.store import SequenceStore, SpanStore, is_whole
+from ptm_plus.prepare.store import SequenceStore, SpanStore, is_whole
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i4", "i8"])

@@ -17,7 +17,7 @@ from tokenizers import normalizers
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
-from ptm_plus.tokenization import (
+from ptm_plus.prepare.tokenization import (
     backend,
     fingerprint,
     load_tokenizer,
@@ -28,7 +28,7 @@ from ptm_plus.tokenization import (
     train_tokenizer,
     unknown_id,
 )
-from ptm_plus.word_units import MAX_WORD_TOKENS
+from ptm_plus.prepare.word_units import MAX_WORD_TOKENS
 
 TEXTS = st.text(st.sampled_from("aPris .,!'é日本のß\n\t\u2028  <s>/[SEP]"), max_size=40)
 
@@ -226,7 +226,7 @@ def test_training_is_the_same_in_another_process(family: str) -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from small_tokenizers import small_tokenizer\n"
-        "from ptm_plus.tokenization import fingerprint\n"
+        "from ptm_plus.prepare.tokenization import fingerprint\n"
         f"print(fingerprint(small_tokenizer({family!r})))"
     )
     root = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ import sys
 import typer
 
 from ptm_plus.cli import checks, configuration, data, kg, plugin_list, training
+from ptm_plus.cli.console import stdout_console
 from ptm_plus.cli.root import Root
-from ptm_plus.console import stdout_console
 
 app = typer.Typer(
     cls=Root,

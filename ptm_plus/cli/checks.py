@@ -8,8 +8,8 @@ from rich.text import Text
 
 from ptm_plus.cli.flags import OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet
+from ptm_plus.cli.rendering import columns
 from ptm_plus.errors import EnvironmentProblem
-from ptm_plus.rendering import columns
 
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 
@@ -18,7 +18,7 @@ _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 def doctor(context: typer.Context, output: OutputFlags) -> None:
     """Check this machine: versions, devices, memory, disk, plugins, a small computation."""
     outlet = open_outlet(context, output)
-    from ptm_plus.doctor import examine
+    from ptm_plus.cli.doctor import examine
     from ptm_plus.inputs import cache_folder
     from ptm_plus.settings import RunSettings
 

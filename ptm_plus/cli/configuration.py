@@ -9,7 +9,7 @@ import typer
 
 from ptm_plus.cli.flags import OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet
-from ptm_plus.rendering import columns, flattened
+from ptm_plus.cli.rendering import columns, flattened
 
 app = typer.Typer(
     help="Settings: show what a run would use, print the schema.", no_args_is_help=True

@@ -8,8 +8,8 @@ import typer
 
 from ptm_plus.cli.flags import OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
+from ptm_plus.cli.rendering import account_table
 from ptm_plus.cli.training import has_inputs
-from ptm_plus.rendering import account_table
 
 if TYPE_CHECKING:
     from ptm_plus.progress import Watch
@@ -57,8 +57,8 @@ def plan(
     outlet = open_outlet(context, output)
     resolved = run.resolve()
     with stoppable("planning"):
-        from ptm_plus.plan import make_plan
-        from ptm_plus.plan_tables import plan_tables
+        from ptm_plus.cli.plan import make_plan
+        from ptm_plus.cli.plan_tables import plan_tables
 
         settings = _settings(resolved, outlet.watch)
         document = make_plan(settings, outlet.watch, prepare_data=prepare_data)
@@ -78,8 +78,8 @@ def preview(
     outlet = open_outlet(context, output)
     resolved = run.resolve()
     with stoppable("preparing"):
-        from ptm_plus.preview import make_preview
-        from ptm_plus.preview_text import preview_text
+        from ptm_plus.cli.preview import make_preview
+        from ptm_plus.cli.preview_text import preview_text
 
         settings = _settings(resolved, outlet.watch)
         document = make_preview(settings, outlet.watch, stream=stream, count=count, epoch=epoch)

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ptm_plus.console import LOG
+from ptm_plus.cli.console import LOG
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve

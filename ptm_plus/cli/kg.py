@@ -11,10 +11,10 @@ import typer
 from ptm_plus.cli.external import OpenGroup
 from ptm_plus.cli.flags import Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
-from ptm_plus.rendering import named_rows
+from ptm_plus.cli.rendering import named_rows
 
 if TYPE_CHECKING:
-    from ptm_plus.kg_commands import LinkRequest
+    from ptm_plus.cli.kg_commands import LinkRequest
 
 app = typer.Typer(
     cls=OpenGroup,
@@ -58,7 +58,7 @@ def link(
     Mentions that come with the text are kept as they are. With --kg, only entities of the graph.
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.kg_commands import link_files
+    from ptm_plus.cli.kg_commands import link_files
 
     with stoppable("linking"):
         counts = link_files(_request(graph), output, outlet.watch)
@@ -88,8 +88,8 @@ def check(
 ) -> None:
     """Show how well graph, names, text and vectors fit together."""
     outlet = open_outlet(context, out)
-    from ptm_plus.kg_commands import check_files, require
-    from ptm_plus.kg_tables import ledger_rows
+    from ptm_plus.cli.kg_commands import check_files, require
+    from ptm_plus.cli.kg_tables import ledger_rows
 
     with stoppable("checking"):
         ledger = check_files(_request(graph), vectors, outlet.watch)
@@ -99,7 +99,7 @@ def check(
 
 
 def _request(flags: GraphFlags) -> LinkRequest:
-    from ptm_plus.kg_commands import LinkRequest
+    from ptm_plus.cli.kg_commands import LinkRequest
 
     return LinkRequest(
         text=tuple(flags.text or ()),

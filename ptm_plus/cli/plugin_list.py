@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ptm_plus.cli.flags import OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet
-from ptm_plus.rendering import columns, named_rows
+from ptm_plus.cli.rendering import columns, named_rows
 
 app = typer.Typer(help="Plugins: what is installed, and what each does.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ app = typer.Typer(help="Plugins: what is installed, and what each does.", no_arg
 @spread
 def list_plugins(context: typer.Context, output: OutputFlags) -> None:
     """List the installed plugins."""
-    from ptm_plus.plugin_cards import all_cards
+    from ptm_plus.cli.plugin_cards import all_cards
 
     outlet = open_outlet(context, output)
     cards = all_cards()
@@ -34,7 +34,7 @@ def show_plugin(
     output: OutputFlags,
 ) -> None:
     """Show one plugin: its settings, hooks, needs and claims."""
-    from ptm_plus.plugin_cards import full_card
+    from ptm_plus.cli.plugin_cards import full_card
 
     outlet = open_outlet(context, output)
     card = full_card(name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from ptm_plus.console import is_main_process, stderr_console
+from ptm_plus.cli.console import is_main_process, stderr_console
 from ptm_plus.errors import EnvironmentProblem, PtmPlusError, StopRequested
 
 VERBOSE = "ptm_plus.verbose"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptm_plus.cli.console import LoggedWatch, is_main_process
 from ptm_plus.cli.flags import DeviceFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.folders import claim_folder, has_checkpoints, read_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
-from ptm_plus.console import LoggedWatch, is_main_process
 from ptm_plus.errors import DataError, StopRequested
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def export(
     """Write a trained model that plain transformers loads."""
     outlet = open_outlet(context, output)
     read_folder(folder)
-    from ptm_plus.export import export as write_export
+    from ptm_plus.exporting.export import export as write_export
 
     with stoppable("exporting"):
         document = write_export(folder, to, verify, outlet.watch)
-        from ptm_plus.report_tables import export_tables
+        from ptm_plus.cli.report_tables import export_tables
     outlet.show(document, lambda: export_tables(document))
 
 
@@ -139,6 +139,6 @@ def _logged(outlet: Outlet, settings: RunSettings) -> Watch:
 
 
 def _finish(outlet: Outlet, report: dict[str, Any], folder: Path) -> None:
-    from ptm_plus.report_tables import report_tables
+    from ptm_plus.cli.report_tables import report_tables
 
     outlet.show(report, lambda: report_tables(report, folder))

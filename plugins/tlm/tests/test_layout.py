@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_tokenizers import ALL, small_tokenizer
 
 from ptm_plus.examples import Example
-from ptm_plus.layouts import LayoutInput, Piece
-from ptm_plus.tokenization import pieces, template
+from ptm_plus.prepare.layouts import LayoutInput, Piece
+from ptm_plus.prepare.tokenization import pieces, template
 from ptm_plus_tlm.layout import fit, pair_layout
 
 pytestmark = pytest.mark.tlm

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
-from ptm_plus.layouts import Piece, Template
-from ptm_plus.tokenizer_training import train_tokenizer
-from ptm_plus.word_units import Characters
+from ptm_plus.prepare.layouts import Piece, Template
+from ptm_plus.prepare.tokenizer_training import train_tokenizer
+from ptm_plus.prepare.word_units import Characters
 
 __all__ = [
     "backend",

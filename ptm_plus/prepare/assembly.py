@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.accounts import Account, SpanAccount
-from ptm_plus.artifacts import ArrayFile, ArtifactWriter, disk_errors, part_path, read_header
-from ptm_plus.artifacts import read_part as _read_part
 from ptm_plus.errors import DataError
-from ptm_plus.preparation import Recipe
-from ptm_plus.sequence_parts import Names
-from ptm_plus.store import FORMAT_VERSION, NO_FIELD, NO_LANGUAGE
+from ptm_plus.prepare.accounts import Account, SpanAccount
+from ptm_plus.prepare.artifacts import (
+    ArrayFile,
+    ArtifactWriter,
+    disk_errors,
+    part_path,
+    read_header,
+)
+from ptm_plus.prepare.artifacts import read_part as _read_part
+from ptm_plus.prepare.preparation import Recipe
+from ptm_plus.prepare.sequence_parts import Names
+from ptm_plus.prepare.store import FORMAT_VERSION, NO_FIELD, NO_LANGUAGE
 
 _TOKENS = {"words": "u2", "char_start": "u4", "char_end": "u4"}
 _SEQUENCES = {"example": "i8", "stratum": "u2"}

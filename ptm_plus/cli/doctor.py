@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from ptm_plus.rendering import size
+from ptm_plus.cli.rendering import size
 
 State = Literal["ok", "note", "wrong"]
 
@@ -55,7 +55,7 @@ def _python() -> Iterator[dict[str, str]]:
 
 def dependencies() -> Iterator[dict[str, str]]:
     """Compare every dependency with the lower bound, and with the tested set in a checkout."""
-    tested = tested_versions(Path(__file__).resolve().parents[1] / "constraints.txt")
+    tested = tested_versions(Path(__file__).resolve().parents[2] / "constraints.txt")
     for text in sorted(metadata.requires(_DISTRIBUTION) or (), key=str.lower):
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
@@ -131,7 +131,7 @@ def _disks(folders: set[Path]) -> Iterator[dict[str, str]]:
 
 
 def _plugins() -> Iterator[dict[str, str]]:
-    from ptm_plus.plugin_cards import all_cards
+    from ptm_plus.cli.plugin_cards import all_cards
 
     for card in all_cards():
         words = f"{card['distribution']} {card['version']}"

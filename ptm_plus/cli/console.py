@@ -12,10 +12,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ptm_plus.cli.rendering import plain_values
+from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch, json_line
 from ptm_plus.errors import EnvironmentProblem, SettingsError, nearest
 from ptm_plus.progress import Silent, Watch
-from ptm_plus.rendering import plain_values
-from ptm_plus.watches import JsonWatch, PlainWatch, RichWatch, json_line
 
 FORMATS = ("auto", "rich", "plain", "json")
 

@@ -11,12 +11,12 @@ from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-from ptm_plus.artifacts import part_matches, part_path
-from ptm_plus.chunk_worker import ChunkWorker, run_in_worker, start_worker
 from ptm_plus.components import Annotator, Layout, Rewriter
 from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import EnvironmentProblem, PluginError
-from ptm_plus.preparation import Chunk, Recipe
+from ptm_plus.prepare.artifacts import part_matches, part_path
+from ptm_plus.prepare.chunk_worker import ChunkWorker, run_in_worker, start_worker
+from ptm_plus.prepare.preparation import Chunk, Recipe
 
 Progress = Callable[[int, int | None, str], None]
 """Called with rows done, the total (never known) and a few words."""

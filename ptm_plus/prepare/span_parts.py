@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.accounts import SpanAccount, add_counts
 from ptm_plus.examples import Example, Span
-from ptm_plus.sequence_parts import Names
-from ptm_plus.store import NO_FIELD, SequenceStore
+from ptm_plus.prepare.accounts import SpanAccount, add_counts
+from ptm_plus.prepare.sequence_parts import Names
+from ptm_plus.prepare.store import NO_FIELD, SequenceStore
 
 
 @dataclass(frozen=True, slots=True)

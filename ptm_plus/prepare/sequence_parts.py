@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.accounts import Account, add_counts
 from ptm_plus.components import Layout
 from ptm_plus.errors import DataError, PluginError
 from ptm_plus.examples import Example
-from ptm_plus.layouts import LaidOut, Segment, resolve_positions
-from ptm_plus.store import MOVABLE, NO_FIELD, NO_LANGUAGE, NO_WORD, RESTART
+from ptm_plus.prepare.accounts import Account, add_counts
+from ptm_plus.prepare.layouts import LaidOut, Segment, resolve_positions
+from ptm_plus.prepare.store import MOVABLE, NO_FIELD, NO_LANGUAGE, NO_WORD, RESTART
 
 _MOST_SEGMENTS = 255
 

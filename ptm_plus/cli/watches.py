@@ -20,9 +20,9 @@ from rich.progress import Task as BarTask
 from rich.table import Column
 from rich.text import Text
 
-from ptm_plus.accounts import Account
+from ptm_plus.cli.rendering import account_table, duration, figures_table, number, plain_values
+from ptm_plus.prepare.accounts import Account
 from ptm_plus.progress import Task
-from ptm_plus.rendering import account_table, duration, figures_table, number, plain_values
 
 SECONDS = 5.0
 """Plain lines and JSON lines come at most this often, or at every tenth of a task."""

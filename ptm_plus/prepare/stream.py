@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptm_plus import preparation
-from ptm_plus.artifacts import (
+from ptm_plus.components import Annotator, Layout, Rewriter, Stream
+from ptm_plus.errors import DataError
+from ptm_plus.prepare import preparation
+from ptm_plus.prepare.artifacts import (
     disk_errors,
     part_path,
     partial_folder,
     parts_folder,
     read_header,
 )
-from ptm_plus.assembly import assemble_spans, assemble_tokens
-from ptm_plus.chunk_pool import Progress, run_chunks
-from ptm_plus.components import Annotator, Layout, Rewriter, Stream
-from ptm_plus.errors import DataError
-from ptm_plus.preparation import GIVEN, Inputs, Planned, Recipe
+from ptm_plus.prepare.assembly import assemble_spans, assemble_tokens
+from ptm_plus.prepare.chunk_pool import Progress, run_chunks
+from ptm_plus.prepare.preparation import GIVEN, Inputs, Planned, Recipe
+from ptm_plus.prepare.store import SequenceStore, is_whole
+from ptm_plus.prepare.tokenization import backend, fingerprint, load_tokenizer, template
 from ptm_plus.settings import RunSettings
-from ptm_plus.store import SequenceStore, is_whole
-from ptm_plus.tokenization import backend, fingerprint, load_tokenizer, template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from ptm_plus.rendering import columns, named_rows, number, quantity, readable
+from ptm_plus.cli.rendering import columns, named_rows, number, quantity, readable
 
 _COLUMNS = {
     "with_plugins": "with plugins",

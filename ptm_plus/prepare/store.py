@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.accounts import Account, SpanAccount
 from ptm_plus.errors import DataError
+from ptm_plus.prepare.accounts import Account, SpanAccount
 
 FORMAT_VERSION = 1
 """Raised when the arrays change their meaning; part of every artifact's key."""

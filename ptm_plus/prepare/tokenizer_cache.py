@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from ptm_plus.keyed import derive_key
+from ptm_plus.prepare.tokenization import load_tokenizer
+from ptm_plus.prepare.tokenizer_training import train_tokenizer
 from ptm_plus.progress import Watch
-from ptm_plus.tokenization import load_tokenizer
-from ptm_plus.tokenizer_training import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -19,8 +19,8 @@ from typing import Any
 from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
 from ptm_plus.errors import SettingsError
 from ptm_plus.examples import Example
-from ptm_plus.layouts import Template
-from ptm_plus.store import FORMAT_VERSION, META, is_whole
+from ptm_plus.prepare.layouts import Template
+from ptm_plus.prepare.store import FORMAT_VERSION, META, is_whole
 
 CHUNK_ROWS = 500
 """Rows of a chunk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ptm_plus.kg_commands import mention_share
+from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.knowledge.ledger import Ledger
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptm_plus.cli.preview import first_rows
 from ptm_plus.mixture import shares
-from ptm_plus.preview import first_rows
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,8 +25,7 @@ from ptm_plus import __version__, plain_load
 from ptm_plus.checkpoint import load_checkpoint, newest_whole, seal
 from ptm_plus.encoder import part_key
 from ptm_plus.errors import EnvironmentProblem, GuardStop, SettingsError
-from ptm_plus.launch import launch
-from ptm_plus.left_out import (
+from ptm_plus.exporting.left_out import (
     LIMIT,
     LeftOut,
     check_classes,
@@ -34,9 +33,10 @@ from ptm_plus.left_out import (
     measured_parts,
     not_provable,
 )
-from ptm_plus.model_card import model_card
+from ptm_plus.exporting.model_card import model_card
+from ptm_plus.exporting.plain_samples import logits_of, make_samples, sample_tensors
+from ptm_plus.launch import launch
 from ptm_plus.optimizer import set_mode
-from ptm_plus.plain_samples import logits_of, make_samples, sample_tensors
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
 from ptm_plus.training_run import settings_of

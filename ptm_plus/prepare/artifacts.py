@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ptm_plus.errors import EnvironmentProblem
-from ptm_plus.store import META, is_whole
+from ptm_plus.prepare.store import META, is_whole
 
 _HEADER = "header"
 

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ptm_plus.accounts import Account, SpanAccount
+from ptm_plus.prepare.accounts import Account, SpanAccount
 
 MOST_STRATA = 12
 """Languages or language pairs of an account that get a line of their own."""

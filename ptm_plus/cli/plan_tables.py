@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ptm_plus.rendering import columns, named_rows, number, percent, quantity, size
+from ptm_plus.cli.rendering import columns, named_rows, number, percent, quantity, size
 
 _SHORT = 12
 _MOST_STRATA = 8

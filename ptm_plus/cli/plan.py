@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ptm_plus.arrangement import Arrangement, arrange
+from ptm_plus.cli.plan_costs import data_figures, mask_figures, model_figures
+from ptm_plus.cli.plugin_cards import hooks_of
+from ptm_plus.cli.preview import mask_collator
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.launch import compose
-from ptm_plus.plan_costs import data_figures, mask_figures, model_figures
-from ptm_plus.plugin_cards import hooks_of
 from ptm_plus.plugins import Plugins, load
-from ptm_plus.preparation import Planned
-from ptm_plus.prepare import plan_stream
+from ptm_plus.prepare.preparation import Planned
+from ptm_plus.prepare.stream import plan_stream
 from ptm_plus.prepared import prepare_arranged
-from ptm_plus.preview import mask_collator
 from ptm_plus.progress import Silent, Task, Watch
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def mask_collator(prepared: Prepared) -> Collator:
     from ptm_plus.data import Collator
     from ptm_plus.launch import of_type
     from ptm_plus.masking import Vocabulary, word_kind
-    from ptm_plus.tokenization import ordinary_ids
+    from ptm_plus.prepare.tokenization import ordinary_ids
 
     settings = prepared.settings
     core = [word_kind(settings.masking.unit)]

@@ -16,18 +16,18 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptm_plus.artifacts import part_path, read_part, write_part
 from ptm_plus.components import Annotator
 from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
-from ptm_plus.layouts import LayoutInput
-from ptm_plus.preparation import GIVEN, Chunk, Recipe
-from ptm_plus.sequence_parts import SequencePart, stratum_of
-from ptm_plus.span_parts import Document, Places, span_part
-from ptm_plus.store import SequenceStore, is_whole
-from ptm_plus.tokenization import pieces, unknown_id
+from ptm_plus.prepare.artifacts import part_path, read_part, write_part
+from ptm_plus.prepare.layouts import LayoutInput
+from ptm_plus.prepare.preparation import GIVEN, Chunk, Recipe
+from ptm_plus.prepare.sequence_parts import SequencePart, stratum_of
+from ptm_plus.prepare.span_parts import Document, Places, span_part
+from ptm_plus.prepare.store import SequenceStore, is_whole
+from ptm_plus.prepare.tokenization import pieces, unknown_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

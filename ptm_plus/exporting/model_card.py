@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptm_plus import __version__
-from ptm_plus.left_out import LeftOut
+from ptm_plus.exporting.left_out import LeftOut
 from ptm_plus.run import Run
 
 _FATE = {
