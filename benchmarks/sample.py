@@ -78,10 +78,10 @@ def figures(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     for run, report in reports.items():
         own = "without_plugins" if run == "without_plugins" else "with_plugins"
         for probe in (*GROUPS, "translation_retrieval"):
-            for measure in ("accuracy", "over_objects"):
-                score = (report["probes"][probe][own] or {}).get(measure)
-                if score is not None:
-                    found[f"{probe}.{run}.{measure}"] = score
+            entry = report["probes"][probe]
+            found[f"{probe}.{run}.accuracy"] = entry[own]
+            if "over_objects" in entry:
+                found[f"{probe}.{run}.over_objects"] = entry["over_objects"][own]
         found[f"speed.{run}"] = report["speed"]["tokens_per_second"]
     return found
 

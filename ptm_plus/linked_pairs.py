@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptm_plus.prepare.store import SequenceStore
+from ptm_plus.prepare.store import NO_FIELD, SequenceStore
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class LinkedPairs:
     """Pairs with linked mentions.
 
     Attributes:
-        pairs: sequences with two fields.
+        pairs: sequences.
         any: of those, with a linked mention.
         both: of those, with one entity linked in both halves.
     """
@@ -25,14 +25,15 @@ class LinkedPairs:
 
 
 def linked_pairs(store: SequenceStore, kind: str = "entity") -> LinkedPairs | None:
-    """Count pairs with linked mentions; ``None`` for a store whose sequences have one field.
+    """Count pairs with linked mentions; ``None`` for a store of single texts.
 
     Args:
         store: a stream's sequences.
         kind: span kind of the mentions.
     """
-    per_sequence = np.diff(store.segments)
-    if len(store.fields) < 2 or int(per_sequence.max(initial=0)) < 4:
+    owner = np.repeat(np.arange(len(store)), np.diff(store.segments))
+    texts = np.bincount(owner, weights=store.segment_field != NO_FIELD)
+    if texts.max(initial=0) < 2:
         return None
     some = np.zeros(len(store), dtype=np.bool_)
     both = np.zeros(len(store), dtype=np.bool_)

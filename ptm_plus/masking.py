@@ -121,7 +121,9 @@ def plan_masks(
     )
 
 
-def force_spans(view: View, kind: str, chosen: Bools, vocabulary: Vocabulary) -> MaskPlan:
+def force_spans(
+    view: View, kind: str, chosen: Bools, vocabulary: Vocabulary, *, attached: bool = False
+) -> MaskPlan:
     """Return the plan that masks the chosen spans, tokens and attachment, and nothing else.
 
     Every mention of a masked id in the same sequence loses its attachment, so that it cannot be
@@ -132,12 +134,14 @@ def force_spans(view: View, kind: str, chosen: Bools, vocabulary: Vocabulary) ->
         kind: span kind.
         chosen: ``[M]`` spans to mask.
         vocabulary: gives the mask id.
+        attached: leave all attachments as they are (mode ``tokens`` instead of ``both``).
     """
     spans = view.spans_of(kind)
     tokens = spans.tokens(np.flatnonzero(chosen))
     predicted = np.zeros(len(view), dtype=np.bool_)
     predicted[tokens] = True
-    treatment = np.where(_group_any(_groups(spans.sequence, spans.id), chosen), MASK, KEEP)
+    together = _group_any(_groups(spans.sequence, spans.id), chosen)
+    treatment = np.where(together & (not attached), MASK, KEEP)
     return MaskPlan(
         predicted=predicted,
         kind=np.where(predicted, 0, -1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ptm_plus.errors import PluginError, nearest
 from ptm_plus.masking import force_spans
 from ptm_plus.microbatch import MicroBatch, to_device
 from ptm_plus.step import Tally, add_outcome
+from ptm_plus.views import View
 
 if TYPE_CHECKING:
     from ptm_plus.run import Run
@@ -67,13 +68,21 @@ class ProbeContext:
         for row in held_out_rows(data, size, settings.evaluate.sequences):
             yield self.run.collator.batch([row], [row], settings.masking.rate)
 
-    def masked_spans(self, stream: str, kind: str, choose: Any) -> Iterator[HostBatch]:
+    def masked_spans(
+        self,
+        stream: str,
+        kind: str,
+        choose: Callable[[View], NDArray[np.bool_]],
+        *,
+        attached: bool = False,
+    ) -> Iterator[HostBatch]:
         """Yield held-out micro-batches in which chosen spans are masked, and nothing else.
 
         Args:
             stream: stream or evaluation set.
             kind: span kind.
             choose: view to ``[M]`` bool, the spans to mask.
+            attached: leave what is attached to them (an entity) in place.
         """
         settings = self.run.settings
         data = self._data(stream)
@@ -81,7 +90,8 @@ class ProbeContext:
         limit = len(data.held_out) if stream == MENTIONS else settings.evaluate.sequences
         for row in held_out_rows(data, size, limit):
             view = self.run.collator.view([row])
-            plan = force_spans(view, kind, choose(view), self.run.collator.vocabulary)
+            vocabulary = self.run.collator.vocabulary
+            plan = force_spans(view, kind, choose(view), vocabulary, attached=attached)
             spans = self.run.collator.step_spans(stream, [row])
             yield self.run.collator.complete(view, plan, spans)
 
@@ -185,7 +195,7 @@ def masked_mentions(context: ProbeContext) -> dict[str, Any]:
     return {name: _accuracy(right[name], asked[name]) for name in groups}
 
 
-def _targets(view: Any) -> NDArray[np.bool_]:
+def _targets(view: View) -> NDArray[np.bool_]:
     """Return which spans are asked for: the ``target``-th of each sequence."""
     spans = view.spans_of("entity")
     first = np.searchsorted(spans.sequence, spans.sequence, side="left")

@@ -2,11 +2,11 @@
 
 Schema (a test checks it): ``seconds`` of the whole command; ``speed.tokens_per_second``;
 ``objectives.NAME.{first,last}`` mean training loss over streams, with ``streams`` beside;
-``probes.in_text_facts`` and ``probes.graph_only_facts``, each with ``with_plugins``,
-``without_plugins``, ``shuffled_graph`` and ``majority_guess``: accuracy, mean over objects and
-number of questions;
-``probes.translation_retrieval.{with_plugins,without_plugins}``; ``evaluation``, all figures of all
-probes; ``plugins``; ``files``. What a run did not measure is ``null``.
+``probes.in_text_facts`` and ``probes.graph_only_facts``, each with the accuracy ``with_plugins``,
+``without_plugins``, of a ``shuffled_graph`` and of the ``majority_guess``, the same as means over
+objects under ``over_objects``, and the number of ``questions``; ``probes.translation_retrieval``
+likewise; ``evaluation``, all figures of all probes; ``plugins``; ``files``. What a run did not
+measure is ``null``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ VERSION = 1
 
 GROUPS = {"in_text_facts": "in_text", "graph_only_facts": "graph_only"}
 """Question group behind each fact probe."""
+
+COLUMNS = ("with_plugins", "without_plugins", "shuffled_graph", "majority_guess")
+"""Whose accuracy a fact probe gives."""
 
 
 def make_report(
@@ -40,16 +43,10 @@ def make_report(
         seconds: seconds of the whole command.
     """
     own = "with_plugins" if run.plugins.instances else "without_plugins"
-    columns = ("with_plugins", "without_plugins", "shuffled_graph", "majority_guess")
     mentions = evaluation.get("masked_mentions", {})
-    probes: dict[str, Any] = {
-        probe: {name: mentions.get(group) if name == own else None for name in columns}
-        for probe, group in GROUPS.items()
-    }
+    probes = {probe: probe_columns(own, mentions.get(group)) for probe, group in GROUPS.items()}
     retrieval = evaluation.get("translation_retrieval")
-    probes["translation_retrieval"] = {
-        name: retrieval if name == own else None for name in columns[:2]
-    }
+    probes["translation_retrieval"] = probe_columns(own, retrieval, COLUMNS[:2])
     return {
         "version": VERSION,
         "seconds": round(seconds, 2),
@@ -67,6 +64,25 @@ def make_report(
         "linked_pairs": {n: asdict(found) for n, found in run.prepared.linked_pairs.items()},
         "files": [],
     }
+
+
+def probe_columns(
+    own: str, score: Mapping[str, Any] | None, columns: Sequence[str] = COLUMNS
+) -> dict[str, Any]:
+    """Return a probe's entry with one column filled.
+
+    Args:
+        own: the column.
+        score: ``accuracy``, ``questions`` and, for facts, ``over_objects``; ``None`` if unmeasured.
+        columns: all columns.
+    """
+    score = score or {}
+    entry: dict[str, Any] = dict.fromkeys(columns)
+    entry[own] = score.get("accuracy")
+    entry["questions"] = score.get("questions")
+    if len(columns) == len(COLUMNS):
+        entry["over_objects"] = {**dict.fromkeys(columns), own: score.get("over_objects")}
+    return entry
 
 
 def objectives(progress: Progress) -> dict[str, Any]:

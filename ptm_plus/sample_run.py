@@ -96,7 +96,8 @@ def compare(
             _wait(baseline, settings.output / "without-plugins.log")
     other = read_report(settings.output / "without-plugins")
     for name, probe in report["probes"].items():
-        probe["without_plugins"] = other["probes"][name]["without_plugins"]
+        for mine, theirs in _beside_each_other(probe, other["probes"][name]):
+            mine["without_plugins"] = theirs["without_plugins"]
     report["baseline"] = {
         key: other[key] for key in ("objectives", "speed", "tokens", "steps", "seconds")
     }
@@ -193,15 +194,21 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
         )
 
 
+def _beside_each_other(
+    mine: dict[str, Any], theirs: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the columns of two runs' probes: accuracies, then means over objects."""
+    yield mine, theirs
+    if "over_objects" in mine:
+        yield mine["over_objects"], theirs["over_objects"]
+
+
 def _with_guess(report: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
     guess = json.loads((settings.output / "sample" / _GUESS).read_text("utf-8"))
-    for probe, group in GROUPS.items():
-        score = guess[group]
-        report["probes"][probe]["majority_guess"] = {
-            "accuracy": score["plain"],
-            "over_objects": score["over_objects"],
-            "questions": score["count"],
-        }
+    for name, group in GROUPS.items():
+        probe, score = report["probes"][name], guess[group]
+        probe["majority_guess"] = score["plain"]
+        probe["over_objects"]["majority_guess"] = score["over_objects"]
     write_report(report, settings.output)
     return report
 

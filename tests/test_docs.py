@@ -348,8 +348,8 @@ def test_every_documented_key_is_in_a_report(report: dict[str, Any]) -> None:
 def test_a_run_fills_its_own_column(report: dict[str, Any]) -> None:
     for probe in report["probes"].values():
         assert probe["without_plugins"] is None
-        assert set(probe["with_plugins"]) <= {"accuracy", "over_objects", "questions"}
-        assert probe["with_plugins"]["questions"] > 0
+        assert 0 <= probe["with_plugins"] <= 1
+        assert probe["questions"] > 0
 
 
 def test_the_folder_holds_what_is_shown(run_folder: Path) -> None:

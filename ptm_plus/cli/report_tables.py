@@ -21,7 +21,6 @@ _PROBES = {
     "graph_only_facts": "facts only in the graph",
     "translation_retrieval": "translation retrieval",
 }
-_ACCURACY = ("accuracy", "over_objects")
 
 
 def report_tables(report: Mapping[str, Any], folder: Path) -> Group:
@@ -56,34 +55,21 @@ def _losses(report: Mapping[str, Any]) -> RenderableType:
 
 def _probes(probes: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Show the probes that were measured; what was not is left out, column by column."""
-    measured = {
-        column for probe in probes.values() for column, score in probe.items() if score is not None
-    }
-    used = [column for column in _COLUMNS if column in measured]
-    rows = []
+    scores = []
     for name, probe in probes.items():
-        figures = {column: score for column, score in probe.items() if score is not None}
-        for figure in _figures(figures):
-            cells = [_cell(figures.get(column), figure) for column in used]
-            rows.append((_PROBES.get(name, name), figure.replace("_", " "), *cells))
+        title = _PROBES.get(name, name)
+        scores.append((title, "accuracy", probe))
+        if "over_objects" in probe:
+            scores.append((title, "mean over objects", probe["over_objects"]))
+    used = [name for name in _COLUMNS if any(s.get(name) is not None for _, _, s in scores)]
+    rows = [
+        (title, figure, *(_decimals(score.get(name)) for name in used))
+        for title, figure, score in scores
+        if any(score.get(name) is not None for name in used)
+    ]
     if rows:
-        headings = ("probe", "", *(_COLUMNS[column] for column in used))
+        headings = ("probe", "", *(_COLUMNS[name] for name in used))
         yield columns(headings, rows, right=headings[2:])
-
-
-def _figures(scores: Mapping[str, Any]) -> list[str]:
-    """Name the accuracies of a probe, in the order in which they first occur."""
-    names: dict[str, None] = {}
-    for score in scores.values():
-        if isinstance(score, Mapping):
-            names |= dict.fromkeys(key for key, value in score.items() if isinstance(value, float))
-        else:
-            names["accuracy"] = None
-    return [name for name in names if name in _ACCURACY] or list(names)
-
-
-def _cell(score: Any, figure: str) -> str:
-    return _decimals(score.get(figure) if isinstance(score, Mapping) else score)
 
 
 def _decimals(value: Any) -> str:

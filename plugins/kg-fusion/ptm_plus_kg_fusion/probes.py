@@ -15,25 +15,36 @@ from ptm_plus import MicroBatch, ProbeContext, View, paired, predicted_sequences
 def entity_vectors(context: ProbeContext, *, instance: str) -> dict[str, Any]:
     """Return, per stream, how much the loss on masked mentions rises with all vectors zeroed.
 
-    In each held-out sequence with two linked entities at least, one entity is masked: its tokens,
-    and its vector at every mention. What is left are the vectors of the others.
+    In each held-out sequence with two linked entities at least, one entity's tokens are masked. In
+    mode ``both`` its vector is masked too, at every mention, so that only the vectors of the others
+    can help; in mode ``tokens`` it stays.
     """
-    figures = {}
+    figures: dict[str, Any] = {}
     for stream in context.streams:
-        owners, whole, zeroed = [], [], []
-        for host in context.masked_spans(stream, "entity", one_of_several):
-            batch = context.on_device(host)
-            owners.append(predicted_sequences(host))
-            whole.append(context.scores(batch)[0])
-            zeroed.append(context.scores(without_vectors(batch, instance))[0])
-        rise = paired(owners, whole, zeroed)
-        if rise.count:
-            figures[stream] = {
-                "loss": float(torch.cat(whole).mean()),
-                "loss_zeroed": float(torch.cat(zeroed).mean()),
-                "rise": asdict(rise),
-            }
+        for mode, attached in (("both", False), ("tokens", True)):
+            found = _rise(context, stream, instance, attached)
+            if found:
+                figures.setdefault(stream, {})[mode] = found
     return figures
+
+
+def _rise(
+    context: ProbeContext, stream: str, instance: str, attached: bool
+) -> dict[str, Any] | None:
+    owners, whole, zeroed = [], [], []
+    for host in context.masked_spans(stream, "entity", one_of_several, attached=attached):
+        batch = context.on_device(host)
+        owners.append(predicted_sequences(host))
+        whole.append(context.scores(batch)[0])
+        zeroed.append(context.scores(without_vectors(batch, instance))[0])
+    rise = paired(owners, whole, zeroed)
+    if not rise.count:
+        return None
+    return {
+        "loss": float(torch.cat(whole).mean()),
+        "loss_zeroed": float(torch.cat(zeroed).mean()),
+        "rise": asdict(rise),
+    }
 
 
 def without_vectors(batch: MicroBatch, instance: str) -> MicroBatch:

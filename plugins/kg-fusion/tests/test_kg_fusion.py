@@ -288,12 +288,13 @@ def test_the_probe_masks_one_of_several_entities_and_pairs_the_losses():
         assert own[chosen[own]].tolist() == expected
     with torch.no_grad():
         figures = entity_vectors(ProbeContext(run), instance="kg-fusion")
-    for stream in ("text", "halves"):
-        rise = figures[stream]["rise"]
+    for found in (figures[s][mode] for s in ("text", "halves") for mode in ("both", "tokens")):
+        rise = found["rise"]
         assert rise["count"] > 3
         assert rise["mean"] != 0
-        difference = figures[stream]["loss_zeroed"] - figures[stream]["loss"]
+        difference = found["loss_zeroed"] - found["loss"]
         assert np.sign(difference) == np.sign(rise["mean"]) or abs(difference) < 0.05
+    assert figures["text"]["both"]["loss"] != figures["text"]["tokens"]["loss"]
 
 
 # ---------------------------------------------------------------------------------------------
