@@ -28,7 +28,7 @@ from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 
 if TYPE_CHECKING:
-    from ptm_plus.train import Progress
+    from ptm_plus.step import Progress
 
 MANIFEST = "manifest.json"
 _MODEL, _PARTS, _OPTIMIZER, _PLUGINS, _STATE = (

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.run import Run
-from ptm_plus.train import Progress
+from ptm_plus.step import Progress
 
 VERSION = 1
 

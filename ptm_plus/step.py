@@ -54,6 +54,29 @@ class Tally:
     metrics: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: training tokens seen, all processes.
+        seconds: time spent in steps.
+        first: first logged mean loss by ``stream/objective``.
+        last: last logged mean loss.
+        metrics: last logged metrics, by ``stream/objective/metric``.
+        tally: sums since the last log line.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+
 class Root(nn.Module):
     """Everything that holds parameters.
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,31 +24,8 @@ from ptm_plus.mixture import StepPlan
 from ptm_plus.optimizer import apply_rules, build_optimizer, set_mode, set_rate
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
-from ptm_plus.step import Tally, add_counts, add_outcome
+from ptm_plus.step import Progress, Tally, add_counts, add_outcome
 from ptm_plus.stopping import stop_requests
-
-
-@dataclass
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        step: optimizer steps done.
-        tokens: training tokens seen, all processes.
-        seconds: time spent in steps.
-        first: first logged mean loss by ``stream/objective``.
-        last: last logged mean loss.
-        metrics: last logged metrics, by ``stream/objective/metric``.
-        tally: sums since the last log line.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    first: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
 
 
 class Trainer:

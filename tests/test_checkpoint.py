@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import BOTH, Recorder, tiny_run
+from tiny import BOTH, Recorder, home_made, tiny_run
 
-from ptm_plus import DataError, EnvironmentProblem, StopRequested
+from ptm_plus import DataError, EnvironmentProblem, StopRequested, hookimpl
 from ptm_plus import checkpoint as module
 from ptm_plus.checkpoint import (
     MANIFEST,
@@ -295,3 +295,36 @@ def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
     assert newest_whole(tmp_path)[0].name == "step-000000001"
     saved(tmp_path, 2)
     assert not half.exists()
+
+
+class Counting:
+    """A plugin that counts steps and keeps a queue."""
+
+    name = "counting"
+
+    def __init__(self):
+        self.steps = 0
+        self.queue = torch.zeros(3)
+
+    @hookimpl
+    def ptm_event(self, event):
+        if event.kind == "saving":
+            self.steps = event.step
+            self.queue = torch.arange(3) + float(event.step)
+
+    def state_dict(self):
+        return {"steps": self.steps, "queue": self.queue}
+
+    def load_state_dict(self, state):
+        self.steps, self.queue = state["steps"], state["queue"]
+
+
+def test_a_plugin_s_own_state_comes_back(tmp_path, monkeypatch):
+    with home_made(monkeypatch, Counting()) as names:
+        trainer = train_to(trainer_of(tmp_path, names), 2)
+        trainer.save()
+    later = Counting()
+    with home_made(monkeypatch, later) as names:
+        trainer_of(tmp_path, names).resume()
+    assert later.steps == 2
+    assert later.queue.tolist() == [2.0, 3.0, 4.0]
