@@ -219,22 +219,22 @@ def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
     """Return how often a sentence's nearest neighbour is its translation, both ways.
 
     Sentences are encoded alone; states of the middle block are averaged over tokens and compared by
-    cosine, among the candidates of the same two languages.
+    cosine, among the candidates of the same two languages. Pairs with a half that is longer than a
+    sequence are left out.
     """
     data = context.run.prepared.sets[RETRIEVAL]
     block = context.run.encoder.blocks // 2
     vectors = torch.cat([_pooled(context, data, n, block) for n in _chunks(data)])
-    example = torch.tensor(np.array(data.store.example))
-    first = torch.arange(0, len(example), 2)
-    if not bool((example[first] == example[first + 1]).all()):
-        raise ValueError("a half of a retrieval pair takes more than one sequence")
+    example, stratum = np.array(data.store.example), np.array(data.store.stratum)
+    whole = np.bincount(example)[example] == 2  # neither half was split
+    first = np.flatnonzero(whole & np.append(example[1:] == example[:-1], False))
     hits: list[float] = []
-    for stratum in np.unique(data.store.stratum):
-        rows = first[torch.from_numpy(np.asarray(data.store.stratum) == stratum)[first]]
+    for languages in np.unique(stratum):
+        rows = torch.from_numpy(first[stratum[first] == languages])
         similarity = vectors[rows] @ vectors[rows + 1].T
         truth = torch.arange(len(rows))
         hits += (similarity.argmax(1) == truth).tolist() + (similarity.argmax(0) == truth).tolist()
-    return {"accuracy": float(np.mean(hits)), "questions": len(hits)}
+    return {"accuracy": float(np.mean(hits)) if hits else float("nan"), "questions": len(hits)}
 
 
 def _chunks(data: StreamData, size: int = 256) -> Iterator[NDArray[np.int64]]:
