@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
-from ptm_plus import __version__, plain_load
+from ptm_plus import __version__
 from ptm_plus.checkpoint import load_checkpoint, newest_whole, seal
 from ptm_plus.encoder import part_key
 from ptm_plus.errors import EnvironmentProblem, GuardStop, SettingsError
+from ptm_plus.exporting import plain_load
 from ptm_plus.exporting.left_out import (
     LIMIT,
     LeftOut,
