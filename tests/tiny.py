@@ -14,10 +14,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from ptm_plus import plugins
@@ -125,6 +127,8 @@ def tiny_settings(
     """Return the settings of a tiny run in float64; ``sets`` are as after ``--set``."""
     home = folder()
     knows = any(one.partition(":")[0] == "kg-fusion" for one in plugins)
+    if knows and find_spec("pykeen") is None:
+        pytest.skip("needs the extra kg-fusion")
     config = {**SMALL, **(WINDOW if family == "modernbert" else {})}
     flags = {
         "plugins": list(plugins),
