@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from small_tokenizers import small_tokenizer
 
 from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
+from ptm_plus.errors import DataError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
 from ptm_plus.prepare.layouts import (
@@ -165,3 +167,13 @@ def files_of(*folders: Path) -> Iterator[tuple[str, bytes]]:
 
 def bytes_of(store: SequenceStore) -> dict[str, bytes]:
     return dict(files_of(store.folder, *(table.folder for table in store.spans.values())))
+
+
+def die(examples: Sequence[Example]) -> list[list[Span]]:
+    """Kill the process that annotates."""
+    os._exit(3)
+
+
+def fail(examples: Sequence[Example]) -> list[list[Span]]:
+    """Find a row at fault."""
+    raise DataError("wrong row", "mend it", path="a.jsonl", line=3)

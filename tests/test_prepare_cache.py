@@ -19,7 +19,9 @@ import pytest
 from preparing import (
     PAIR_LAYOUT,
     bytes_of,
+    die,
     example,
+    fail,
     name_annotator,
     prepare,
     settings,
@@ -30,7 +32,7 @@ from small_tokenizers import small_tokenizer
 
 from ptm_plus.components import Annotator, Refused
 from ptm_plus.errors import DataError, EnvironmentProblem, PluginError, SettingsError
-from ptm_plus.examples import Example, Span
+from ptm_plus.examples import Example
 from ptm_plus.prepare import artifacts, chunk_pool, preparation
 from ptm_plus.prepare.artifacts import part_path, partial_folder
 from ptm_plus.prepare.layouts import TEXT_LAYOUT
@@ -300,14 +302,6 @@ def test_a_second_run_waits_for_the_first_and_uses_its_work(tmp_path: Path) -> N
         thread.join()
     assert len(stores) == 2
     assert len(reads) == 1
-
-
-def die(examples: Any) -> list[list[Span]]:
-    os._exit(3)
-
-
-def fail(examples: Any) -> list[list[Span]]:
-    raise DataError("wrong row", "mend it", path="a.jsonl", line=3)
 
 
 def test_errors_come_back_from_workers_as_they_are(tmp_path: Path) -> None:
