@@ -8,7 +8,6 @@ parameter name.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from torch.optim import AdamW
 
 from ptm_plus.data import Cursors
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import file_sha256
+from ptm_plus.files import file_sha256, flush
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 
@@ -121,15 +120,6 @@ def seal(draft: Path, target: Path, manifest_name: str = MANIFEST) -> None:
         shutil.rmtree(target)
     draft.rename(target)
     flush(target.parent)
-
-
-def flush(path: Path) -> None:
-    """Make sure that a file's or a folder's content is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def damage(folder: Path) -> str:

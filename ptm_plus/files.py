@@ -1,4 +1,4 @@
-"""Reading input files: plain or compressed, strict UTF-8, with errors that name file and line."""
+"""Files: read line by line, plain or compressed, in strict UTF-8; hashed; flushed to the disk."""
 
 from __future__ import annotations
 
@@ -100,3 +100,12 @@ def _decode(raw: bytes, path: Pathish, number: int) -> str:
             path=path,
             line=number,
         ) from error
+
+
+def flush(path: Pathish) -> None:
+    """Make sure that a file's or a folder's content is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

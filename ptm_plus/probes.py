@@ -17,7 +17,7 @@ from ptm_plus.data import HELD_OUT_EPOCH, HostBatch, Row, StreamData, held_out_r
 from ptm_plus.errors import PluginError, nearest
 from ptm_plus.masking import force_spans
 from ptm_plus.microbatch import MicroBatch, to_device
-from ptm_plus.step import Tally, add_outcome
+from ptm_plus.step import Tally, add_outcome, shares
 from ptm_plus.views import View
 
 if TYPE_CHECKING:
@@ -165,11 +165,7 @@ def held_out_losses(context: ProbeContext) -> dict[str, float]:
             for key, count in counts.items():
                 tally.counts[key] = tally.counts.get(key, 0.0) + count
     losses = {"/".join(k): float(v) / tally.counts[k] for k, v in sorted(tally.sums.items())}
-    shares = {
-        "/".join(k): float(top) / max(float(bottom), 1e-12)
-        for k, (top, bottom) in sorted(tally.metrics.items())
-    }
-    return {**losses, **shares}
+    return {**losses, **shares(tally)}
 
 
 def masked_mentions(context: ProbeContext) -> dict[str, Any]:

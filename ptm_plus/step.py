@@ -168,3 +168,12 @@ def add_outcome(
         tally.metrics[name] = (
             (top, bottom) if before is None else (before[0] + top, before[1] + bottom)
         )
+
+
+def shares(tally: Tally) -> dict[str, float]:
+    """Return a tally's metrics by ``stream/objective/metric``; what was never counted has none."""
+    return {
+        "/".join(name): float(top) / float(bottom)
+        for name, (top, bottom) in sorted(tally.metrics.items())
+        if float(bottom)
+    }

@@ -24,7 +24,7 @@ from ptm_plus.mixture import StepPlan
 from ptm_plus.optimizer import apply_rules, build_optimizer, set_mode, set_rate
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
-from ptm_plus.step import Progress, Tally, add_counts, add_outcome
+from ptm_plus.step import Progress, Tally, add_counts, add_outcome, shares
 from ptm_plus.stopping import stop_requests
 
 
@@ -132,8 +132,7 @@ class Trainer:
                     "lower train.lr, or look at the rows with `ptm-plus preview`",
                 )
             losses["/".join(key)] = float(total) / tally.counts[key]
-        for metric, (top, bottom) in tally.metrics.items():  # of this process's rows only
-            progress.metrics["/".join(metric)] = float(top) / max(float(bottom), 1e-12)
+        progress.metrics.update(shares(tally))  # of this process's rows only
         progress.last.update(losses)
         for name, value in losses.items():
             progress.first.setdefault(name, value)

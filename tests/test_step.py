@@ -23,7 +23,7 @@ from tiny import (
 from torch.nn.functional import cross_entropy
 
 from ptm_plus.run import Run
-from ptm_plus.step import Passes, add_counts
+from ptm_plus.step import Passes, Tally, add_counts, add_outcome, shares
 
 LIMIT = 1e-9
 TEXT = {"data.pairs": []}
@@ -252,3 +252,12 @@ def test_a_loss_without_anything_to_count_adds_nothing():
     divisors = dict.fromkeys(run.loss_keys(), 0.0)
     loss, sums, metrics = run.root(batch, divisors, {"mlm": 1.0, "dea": 1.0})
     assert (float(loss), sums, metrics) == (0.0, {}, {})
+
+
+def test_a_share_of_nothing_is_not_reported():
+    tally = Tally()
+    for right, asked in ((1, 4), (2, 4)):
+        counted = (torch.tensor(right), torch.tensor(asked))
+        nothing = (torch.tensor(0), torch.tensor(0))
+        add_outcome(tally, {}, {("text", "a", "some"): counted, ("text", "a", "none"): nothing})
+    assert shares(tally) == {"text/a/some": 3 / 8}

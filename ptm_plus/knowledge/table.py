@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import Pathish, file_sha256
+from ptm_plus.files import Pathish, file_sha256, flush
 
 TENSOR = "vectors"
 _DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -146,9 +146,9 @@ def write_table(
         drafts[ids_path(at)].write_bytes(ids)
         save_file({TENSOR: array}, drafts[at], metadata={**(metadata or {}), **hashes})
         for target, draft in drafts.items():
-            _flush(draft)
+            flush(draft)
             draft.replace(target)
-        _flush(at.parent)
+        flush(at.parent)
     except (OSError, SafetensorError) as error:
         raise EnvironmentProblem(
             f"{at}: the vectors could not be written: {error}", "is the disk full or read-only?"
@@ -284,11 +284,3 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 def _draft(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}.part")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.files import flush
 from ptm_plus.prepare.store import META, is_whole
 
 _HEADER = "header"
@@ -124,7 +125,7 @@ class ArtifactWriter:
         if self.folder.exists():  # Without meta.json, so not an artifact.
             shutil.rmtree(self.folder)
         self.partial.rename(self.folder)
-        _flush_folder(self.folder.parent)
+        flush(self.folder.parent)
 
     def __enter__(self) -> ArtifactWriter:
         self.partial.mkdir(parents=True, exist_ok=True)
@@ -207,11 +208,3 @@ def _write_flushed(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
