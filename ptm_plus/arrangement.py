@@ -28,6 +28,7 @@ from ptm_plus.probes import MENTIONS, RETRIEVAL
 from ptm_plus.progress import Watch
 from ptm_plus.questions import read_questions
 from ptm_plus.rules import settle
+from ptm_plus.run_folder import source_tokenizer
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources import read_pairs
 
@@ -175,6 +176,8 @@ def _streams(
 
 def _tokenizer(settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch) -> Any:
     path = settings.tokenizer.path or settings.model.path
+    if settings.model.init_from:
+        path = path or source_tokenizer(settings.model.init_from)
     if path:
         return load_tokenizer(path, settings.model.trust_remote_code)
     texts = (

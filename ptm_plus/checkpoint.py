@@ -1,42 +1,45 @@
-"""Checkpoints: whole or not there.
+"""Checkpoints: what a run needs to go on, taken from it, and put back.
 
-A checkpoint is a folder written under a temporary name, flushed, given a manifest with sizes and
-hashes, and renamed. Nothing in it executes: safetensors and JSON only, optimizer state by
-parameter name.
+A checkpoint is a sealed folder (:mod:`ptm_plus.sealed`). Nothing in it executes: safetensors and
+JSON only, optimizer state by parameter name. :mod:`ptm_plus.checkpoint_writer` writes it.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ptm_plus.data import Cursors
-from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import file_sha256, flush
+from ptm_plus.data import Cursors, Reader
+from ptm_plus.digest import AHEAD, digests_ahead
+from ptm_plus.errors import DataError
+from ptm_plus.identity import differences, identity, require_same, versions
+from ptm_plus.processes import World, like, whole
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
+from ptm_plus.sealed import damage
 
 if TYPE_CHECKING:
     from ptm_plus.step import Progress
 
-MANIFEST = "manifest.json"
-_MODEL, _PARTS, _OPTIMIZER, _PLUGINS, _STATE = (
+MODEL, PARTS, OPTIMIZER, PLUGINS, STATE = (
     "backbone.safetensors",
     "parts.safetensors",
     "optimizer.safetensors",
     "plugins.safetensors",
     "state.json",
 )
+FILES = (MODEL, PARTS, OPTIMIZER, PLUGINS, STATE)
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,100 +48,122 @@ class State:
 
     Attributes:
         cursors: (epoch, row) by stream and stratum.
-        progress: fields of the trainer's progress.
+        progress: the trainer's progress.
         identity: what the run depends on.
+        versions: versions of what computes.
+        processes: how many wrote it.
+        ahead: digests of the steps that follow.
         plugins: by instance, what its hook object's ``state_dict`` holds beside tensors.
     """
 
     cursors: Cursors
     progress: dict[str, Any]
     identity: dict[str, Any]
+    versions: dict[str, str]
+    processes: int
+    ahead: list[str]
     plugins: dict[str, dict[str, Any]]
 
 
-def identity(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint's run depends on: plugins, data, tables."""
-    return {
-        "plugins": {one.instance: one.version for one in run.plugins.instances},
-        "data": {name: data.store.meta["key"] for name, data in run.prepared.streams.items()},
-        "tables": {f"{t.instance}.{t.component.name}": t.component.sha256 for t in run.tables},
-    }
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything that goes into a checkpoint; training may go on meanwhile.
 
-
-def save_checkpoint(run: Run, optimizer: AdamW, cursors: Cursors, progress: Progress) -> Path:
-    """Write a checkpoint and drop the oldest beyond ``train.keep``.
-
-    Raises:
-        EnvironmentProblem: the disk is full or cannot be written.
+    Attributes:
+        step: optimizer steps done.
+        tensors: by file name, on the host.
+        state: everything else.
     """
-    home = run.output / "checkpoints"
-    target = home / f"step-{progress.step:09d}"
-    draft = home / f".{target.name}.partial"
-    fields = {k: v for k, v in vars(progress).items() if k != "tally"}
-    tensors, values = _plugin_state(run)
-    state = State({k: dict(v) for k, v in cursors.items()}, fields, identity(run), values)
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_file(_tensors(run.encoder.backbone), draft / _MODEL)
-        save_file(_tensors(run.encoder.parts), draft / _PARTS)
-        save_file(_optimizer_tensors(run.encoder, optimizer), draft / _OPTIMIZER)
-        save_file(tensors, draft / _PLUGINS)
-        (draft / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
-        seal(draft, target)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
-        shutil.rmtree(draft, ignore_errors=True)
-        raise EnvironmentProblem(
-            f"cannot write the checkpoint {target}: {getattr(error, 'strerror', '') or error}",
-            "free some space and resume; earlier checkpoints are whole",
-        ) from error
-    for old in whole_checkpoints(run.output)[: -run.settings.train.keep]:
-        shutil.rmtree(old)
-    return target
+
+    step: int
+    tensors: Mapping[str, Tensors]
+    state: State
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(value.nbytes for named in self.tensors.values() for value in named.values())
 
 
-def seal(draft: Path, target: Path, manifest_name: str = MANIFEST) -> None:
-    """Flush a draft folder, write its manifest and give it its final name.
+# ---------------------------------------------------------------------------------------------
+# Taking
 
-    Args:
-        draft: the folder, complete.
-        target: its final name; what is there is replaced.
-        manifest_name: path of the manifest (sizes and hashes) within the folder.
+
+def take_snapshot(
+    run: Run, optimizer: AdamW, reader: Reader, progress: Progress, world: World
+) -> Snapshot | None:
+    """Copy what a checkpoint holds to the host; every process must call it.
+
+    Returns:
+        The snapshot in the main process, ``None`` in the others.
     """
-    files = sorted(path for path in draft.rglob("*") if path.is_file())
-    manifest = {
-        str(path.relative_to(draft)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in files
+    tensors = {
+        MODEL: _copies(named_tensors(run.encoder.backbone), world.is_main),
+        PARTS: _copies(named_tensors(run.encoder.parts), world.is_main),
+        OPTIMIZER: _copies(_optimizer_state(run.encoder, optimizer), world.is_main),
     }
-    listed = json.dumps({"files": manifest}, indent=1)
-    (draft / manifest_name).write_text(listed, encoding="utf-8")
-    for path in [*files, draft / manifest_name]:
-        flush(path)
-    for folder in {path.parent for path in files} | {draft}:
-        flush(folder)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    flush(target.parent)
+    standing = progress.to_json(world)
+    if not world.is_main:
+        return None
+    tensors[PLUGINS], values = _plugin_state(run)
+    state = State(
+        cursors={name: dict(strata) for name, strata in reader.cursors.items()},
+        progress=standing,
+        identity=identity(run),
+        versions=versions(),
+        processes=world.size,
+        ahead=digests_ahead(run, reader, progress.step, AHEAD),
+        plugins=values,
+    )
+    return Snapshot(progress.step, tensors, state)
 
 
-def damage(folder: Path) -> str:
-    """Say what is wrong with a sealed folder; empty when it is whole."""
-    try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, expected in listed.items():
-            path = folder / name
-            if path.stat().st_size != expected["size"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
-            if file_sha256(path) != expected["sha256"]:
-                return f"{name} does not have the recorded hash"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+def _copies(named: Iterator[tuple[str, Tensor]], keep: bool) -> Tensors:
+    """Return host copies; of sharded tensors every process takes part, whether it keeps them."""
+    copies = {}
+    for name, tensor in named:
+        value = whole(tensor)
+        if keep:
+            copies[name] = value.to("cpu", copy=True).contiguous()
+    return copies
 
 
-def whole_checkpoints(output: Path) -> list[Path]:
-    """Return the checkpoints that have their final name, oldest first."""
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and saved buffers; tied ones once, under their first name."""
+    yield from module.named_parameters()
+    saved = module.state_dict(keep_vars=True)
+    for name, buffer in module.named_buffers():
+        if name in saved:
+            yield name, buffer
+
+
+def _optimizer_state(encoder: nn.Module, optimizer: AdamW) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in encoder.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            yield f"{key}/{name}", value
+
+
+def _plugin_state(run: Run) -> tuple[Tensors, dict[str, dict[str, Any]]]:
+    """Return tensors and plain values of hook objects that have a ``state_dict``."""
+    tensors: Tensors = {}
+    values: dict[str, dict[str, Any]] = {}
+    for plugin in run.plugins.instances:
+        if not hasattr(plugin.implementation, "state_dict"):
+            continue
+        for key, value in plugin.implementation.state_dict().items():
+            if isinstance(value, Tensor):
+                tensors[f"{plugin.instance}/{key}"] = value.detach().to("cpu", copy=True)
+            else:
+                values.setdefault(plugin.instance, {})[key] = value
+    return tensors, values
+
+
+# ---------------------------------------------------------------------------------------------
+# Finding
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Return the checkpoints of a run folder that have their final name, oldest first."""
     return sorted((output / "checkpoints").glob("step-*"))
 
 
@@ -149,8 +174,8 @@ def newest_whole(output: Path) -> tuple[Path, list[str]]:
         DataError: there is none.
     """
     skipped: list[str] = []
-    for folder in reversed(whole_checkpoints(output)):
-        problem = damage(folder)
+    for folder in reversed(checkpoints(output)):
+        problem = damage(folder, FILES)
         if not problem:
             return folder, skipped
         skipped.append(f"skipped damaged checkpoint {folder.name}: {problem}")
@@ -168,46 +193,85 @@ def read_state(folder: Path) -> State:
         DataError: the file is not a state.
     """
     try:
-        found = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        cursors = {
-            stream: {stratum: (int(e), int(r)) for stratum, (e, r) in strata.items()}
-            for stream, strata in found["cursors"].items()
-        }
+        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return State(
-            cursors, dict(found["progress"]), dict(found["identity"]), dict(found["plugins"])
+            cursors={
+                stream: {stratum: _place(*at) for stratum, at in strata.items()}
+                for stream, strata in found["cursors"].items()
+            },
+            progress=dict(found["progress"]),
+            identity={part: dict(values) for part, values in found["identity"].items()},
+            versions=dict(found["versions"]),
+            processes=int(found["processes"]),
+            ahead=[str(digest) for digest in found["ahead"]],
+            plugins={name: dict(values) for name, values in found["plugins"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not a checkpoint state: {error}", path=folder / _STATE) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"not a checkpoint state: {type(error).__name__}: {error}", path=folder / STATE
+        ) from error
 
 
-def load_checkpoint(run: Run, optimizer: AdamW | None = None, watch: Watch | None = None) -> State:
+def _place(epoch: Any, row: Any) -> tuple[int, int]:
+    if not (type(epoch) is int and type(row) is int and epoch >= 0 and row >= 0):
+        raise ValueError(f"({epoch!r}, {row!r}) is not an epoch and a row")
+    return epoch, row
+
+
+# ---------------------------------------------------------------------------------------------
+# Putting back
+
+
+def load_checkpoint(
+    run: Run,
+    optimizer: AdamW | None = None,
+    watch: Watch | None = None,
+    *,
+    allow_changes: bool = False,
+) -> State:
     """Load the newest whole checkpoint of the run folder.
 
     Args:
         run: the run.
         optimizer: gets its state back, too.
-        watch: told of damaged checkpoints that were passed over.
+        watch: told of damaged checkpoints that were passed over, and of what has changed.
+        allow_changes: go on although the run is not the one that wrote the checkpoint.
 
     Raises:
-        DataError: there is none, or it belongs to other plugins, data or tables.
+        DataError: there is none, or it belongs to other plugins, data, tables or settings.
     """
-    folder, skipped = newest_whole(run.output)
-    if watch is not None:
-        for line in skipped:
-            watch.note(line)
+    folder, told = newest_whole(run.output)
     state = read_state(folder)
-    differences = _differences(state.identity, identity(run))
-    if differences:
-        raise DataError(
-            "the checkpoint belongs to another run: " + "; ".join(differences),
-            "resume with the same plugins and files",
-            path=folder,
-        )
+    now = identity(run)
+    if allow_changes:
+        told += [f"changed: {one}" for one in differences(state.identity, now)]
+    else:
+        require_same(state.identity, now, folder)
+    told += [
+        f"{one}; results may differ in their last bits"
+        for one in differences({"version of": state.versions}, {"version of": versions()})
+    ]
+    for line in told if watch is not None else ():
+        assert watch is not None
+        watch.note(line)
     load_weights(run, folder)
     if optimizer is not None:
-        _load_optimizer(run.encoder, optimizer, load_file(folder / _OPTIMIZER))
-        _load_plugin_state(run, load_file(folder / _PLUGINS), state.plugins)
+        _load_optimizer(run.encoder, optimizer, read_tensors(folder / OPTIMIZER))
+        _load_plugin_state(run, read_tensors(folder / PLUGINS), state.plugins)
     return state
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        DataError: it is not one.
+    """
+    try:
+        found: Tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"not a whole safetensors file: {error}", path=path) from error
+    return found
 
 
 def load_weights(run: Run, folder: Path) -> None:
@@ -216,8 +280,8 @@ def load_weights(run: Run, folder: Path) -> None:
     Raises:
         DataError: names or shapes do not fit.
     """
-    for module, name in ((run.encoder.backbone, _MODEL), (run.encoder.parts, _PARTS)):
-        own, found = _tensors(module), load_file(folder / name)
+    for module, name in ((run.encoder.backbone, MODEL), (run.encoder.parts, PARTS)):
+        own, found = dict(named_tensors(module)), read_tensors(folder / name)
         wrong = sorted(
             key
             for key in own.keys() | found.keys()
@@ -228,62 +292,21 @@ def load_weights(run: Run, folder: Path) -> None:
                 f"tensors do not fit the run: {', '.join(wrong[:5])}", path=folder / name
             )
         with torch.no_grad():
-            for key, tensor in _named(module):
-                tensor.copy_(found[key])
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{part} {name}: {then.get(name, 'none')} then, {values.get(name, 'none')} now"
-        for part, values in now.items()
-        for then in [before.get(part, {})]
-        for name in sorted({*values, *then})
-        if values.get(name) != then.get(name)
-    ]
-
-
-def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield parameters and saved buffers; tied ones once, under their first name."""
-    yield from module.named_parameters()
-    saved = module.state_dict(keep_vars=True)
-    for name, buffer in module.named_buffers():
-        if name in saved:
-            yield name, buffer
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in _named(module)}
-
-
-def _optimizer_tensors(encoder: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
-    return {
-        f"{key}/{name}": value.detach().cpu().contiguous()
-        for name, parameter in encoder.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+            for key, tensor in own.items():
+                tensor.copy_(like(found[key], tensor))
 
 
 def _load_optimizer(encoder: nn.Module, optimizer: AdamW, found: Mapping[str, Tensor]) -> None:
+    optimizer.state.clear()
     for name, parameter in encoder.named_parameters():
         keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in found]
-        if keys:
-            state = {key: found[f"{key}/{name}"].to(parameter.device) for key in keys}
-            optimizer.state[parameter] = state
-
-
-def _plugin_state(run: Run) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Return tensors and plain values of hook objects that have a ``state_dict``."""
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, dict[str, Any]] = {}
-    for plugin in run.plugins.instances:
-        if not hasattr(plugin.implementation, "state_dict"):
-            continue
-        for key, value in plugin.implementation.state_dict().items():
-            if isinstance(value, Tensor):
-                tensors[f"{plugin.instance}/{key}"] = value.detach().cpu().contiguous()
-            else:
-                values.setdefault(plugin.instance, {})[key] = value
-    return tensors, values
+        if keys and parameter.requires_grad:
+            optimizer.state[parameter] = {
+                key: found[f"step/{name}"].to(parameter.device)
+                if key == "step"
+                else like(found[f"{key}/{name}"], parameter)
+                for key in keys
+            }
 
 
 def _load_plugin_state(

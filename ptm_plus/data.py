@@ -141,7 +141,8 @@ class Reader:
             name: dict.fromkeys(data.tokens, (0, 0)) for name, data in self.streams.items()
         }
         for name, strata in (cursors or {}).items():
-            self.cursors[name].update(strata)
+            known = self.cursors.get(name, {})
+            known.update({stratum: at for stratum, at in strata.items() if stratum in known})
 
     def step_rows(self, plan: StepPlan) -> dict[str, list[Row]]:
         """Take the rows of a step, by stream, and move the cursors."""
@@ -200,6 +201,11 @@ class Collator:
         view = self.view(rows)
         plan = self.masks(view, rate)
         return self.complete(view, plan, self.step_spans(view.stream, step_rows))
+
+    def masked(self, rows: Sequence[Row], rate: float) -> HostBatch:
+        """Return the micro-batch of some rows without feature columns."""
+        view = self.view(rows)
+        return HostBatch(view, self.masks(view, rate), {})
 
     def view(self, rows: Sequence[Row]) -> View:
         """Return the view of some rows of one stream."""

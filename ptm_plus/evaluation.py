@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,5 +25,19 @@ def evaluate(run: Run, *, at_start: bool = False) -> dict[str, Any]:
     for owner in run.probes:
         if owner.component.at_start or not at_start:
             probes[owner.component.name] = owner.component.run
-    with torch.no_grad():
+
+    def measured() -> dict[str, Any]:
         return {name: dict(probe(context)) for name, probe in probes.items()}
+
+    with torch.no_grad():
+        return dict(run.root(measured))
+
+
+def held_out_loss(figures: Mapping[str, Any]) -> float | None:
+    """Return the mean held-out loss over streams and objectives, or ``None`` without any."""
+    losses = [
+        value
+        for name, value in figures.get("held_out", {}).items()
+        if name.count("/") == 1  # stream/objective; metrics have a third part
+    ]
+    return sum(losses) / len(losses) if losses else None

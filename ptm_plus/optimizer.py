@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.encoder import Encoder
 from ptm_plus.errors import PluginError, nearest
+from ptm_plus.processes import local_rows
 from ptm_plus.settings import TrainSettings
 
 
@@ -44,8 +44,6 @@ def apply_rules(encoder: Encoder, rules: Iterable[ParameterRule]) -> dict[str, P
         chosen[name] = merged
         if merged.frozen is not None:
             parameter.requires_grad_(not merged.frozen)
-        if merged.rows_from is not None:
-            parameter.register_hook(_later_rows(merged.rows_from))
     return chosen
 
 
@@ -61,15 +59,13 @@ def _merge(first: ParameterRule, second: ParameterRule) -> ParameterRule:
     return ParameterRule(path=first.path, **values)
 
 
-def _later_rows(first: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a gradient hook that keeps earlier rows as they are."""
-
-    def hook(gradient: torch.Tensor) -> torch.Tensor:
-        kept = gradient.clone()
-        kept[:first] = 0
-        return kept
-
-    return hook
+def keep_rows(encoder: Encoder, rules: Mapping[str, ParameterRule]) -> None:
+    """Take the gradient from rows that a rule keeps as they are."""
+    for name, parameter in encoder.named_parameters():
+        first = rules[name].rows_from
+        if first is not None and parameter.grad is not None:
+            start, gradient = local_rows(parameter.grad)
+            gradient[: max(0, first - start)] = 0
 
 
 def set_mode(encoder: Encoder, training: bool) -> None:

@@ -160,12 +160,13 @@ def held_out_losses(context: ProbeContext) -> dict[str, float]:
     for stream in run.prepared.streams:
         for host in context.held_out(stream):
             counts = run.root.count(host)
-            _, sums, metrics = run.root(context.on_device(host), counts, weights)
-            add_outcome(tally, sums, metrics)
+            _, sums, found = run.root.losses(context.on_device(host), counts, weights)
+            add_outcome(tally, sums, found)
             for key, count in counts.items():
                 tally.counts[key] = tally.counts.get(key, 0.0) + count
     losses = {"/".join(k): float(v) / tally.counts[k] for k, v in sorted(tally.sums.items())}
-    return {**losses, **shares(tally)}
+    metrics = {"/".join(name): pair for name, pair in tally.metrics.items()}
+    return {**losses, **shares(metrics)}
 
 
 def masked_mentions(context: ProbeContext) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,16 +18,13 @@ from ptm_plus.components import (
     Probe,
 )
 from ptm_plus.compose import Contribution
-from ptm_plus.data import Collator, HostBatch, Reader, Row
+from ptm_plus.data import Collator, Cursors, Reader
 from ptm_plus.encoder import Encoder
-from ptm_plus.mixture import Planner, StepPlan
+from ptm_plus.mixture import Planner
 from ptm_plus.plugins import Plugins
 from ptm_plus.prepared import Prepared
 from ptm_plus.settings import RunSettings
 from ptm_plus.step import LossKey, Root
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -96,23 +93,6 @@ class Run:
         """Return the dtype of the weights."""
         return next(self.encoder.parameters()).dtype
 
-    def host_batches(
-        self, rows: Mapping[str, Sequence[Row]], plan: StepPlan, rank: int = 0, world: int = 1
-    ) -> Iterator[HostBatch]:
-        """Yield this process's micro-batches of a step.
-
-        Args:
-            rows: rows of the step by stream, all processes together.
-            plan: the step's plan.
-            rank: number of this process.
-            world: number of processes.
-        """
-        size = self.settings.batch.micro_rows
-        for stream in sorted(rows):
-            own = rows[stream][rank::world]
-            for first in range(0, len(own), size):
-                yield self.collator.batch(own[first : first + size], rows[stream], plan.mask_rate)
-
-    def reader(self, cursors: Any = None) -> Reader:
+    def reader(self, cursors: Cursors | None = None) -> Reader:
         """Return a reader of the streams, from the start or from cursors."""
         return Reader(self.prepared.streams, self.settings, cursors)

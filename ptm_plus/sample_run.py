@@ -17,17 +17,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptm_plus.checkpoint import whole_checkpoints
+from ptm_plus.checkpoint import checkpoints
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.progress import Watch
 from ptm_plus.report import GROUPS, read_report, write_report
+from ptm_plus.run_folder import SETTINGS, write_settings
 from ptm_plus.sample import World, build_world, majority_guess, probe_examples, write_world
 from ptm_plus.sample.evaluation import retrieval_pairs
 from ptm_plus.sample.facts import Half
 from ptm_plus.settings import RunSettings
-from ptm_plus.settings_files import Resolved, dump_toml
-from ptm_plus.training_run import train
+from ptm_plus.settings_files import Resolved
+from ptm_plus.stopping import FOLLOWING
+from ptm_plus.training_run import Resume, train
 
 DEFAULTS: Mapping[str, Any] = {
     "model.config": {
@@ -77,7 +79,7 @@ def is_sample(settings: RunSettings) -> bool:
 
 
 def compare(
-    settings: RunSettings, watch: Watch, *, device: str = "auto", resume: bool = False
+    settings: RunSettings, watch: Watch, *, device: str = "auto", resume: Resume | None = None
 ) -> dict[str, Any]:
     """Train on the sample's files, and without plugins beside it, and return the joint report.
 
@@ -85,12 +87,12 @@ def compare(
         settings: settings of the run with plugins, from :func:`sample_settings`.
         watch: where progress goes.
         device: device of the run with plugins.
-        resume: go on from checkpoints where there are some.
+        resume: go on with both runs, each from where it stands.
     """
     began = time.perf_counter()
     if not settings.plugins:
         return _with_guess(train(settings, watch, device=device, resume=resume), settings)
-    with _beside(_without_plugins(settings), resume) as baseline:
+    with _beside(_without_plugins(settings), resume is not None) as baseline:
         report = train(settings, watch, device=device, resume=resume)
         with watch.task("the run without plugins"):
             _wait(baseline, settings.output / "without-plugins.log")
@@ -166,17 +168,20 @@ def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[by
     """Train a run in another process while the body runs; it never outlives the body."""
     settings.output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ptm_plus"]
-    if resume and whole_checkpoints(settings.output):
+    if resume and checkpoints(settings.output):
         command += ["resume", str(settings.output)]
     else:
-        file = settings.output / "settings.toml"
-        file.write_text(dump_toml(settings), encoding="utf-8")
-        command += ["train", "--config", str(file), "--overwrite"]
+        write_settings(settings)
+        command += ["train", "--config", str(settings.output / SETTINGS), "--overwrite"]
     command += ["--device", "cpu", "--quiet", "--json"]
     log = settings.output.parent / "without-plugins.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command,
+            stdin=subprocess.PIPE,  # its end tells the other process that this one was killed
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "OMP_NUM_THREADS": "1", FOLLOWING: "1"},
         )
     try:
         yield process
@@ -184,6 +189,8 @@ def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[by
         if process.poll() is None:
             process.terminate()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> None:

@@ -161,13 +161,13 @@ def _check_losses(run: Run, trial: Trial) -> None:
     keys = [key for key in run.loss_keys() if key[0] == trial.stream]
     counts = run.root.count(trial.together)
     weights = run.planner.plan(0).objective_weights
-    loss, sums, _ = run.root(_on_device(run, trial.together), counts, weights)
+    loss, sums, _ = run.root.losses(_on_device(run, trial.together), counts, weights)
     _backward(loss)
     norm = _gradient_norm(run.encoder)
     apart: dict[LossKey, float] = dict.fromkeys(keys, 0.0)
     found: dict[LossKey, float] = dict.fromkeys(keys, 0.0)
     for batch in trial.alone:
-        share, own, _ = run.root(_on_device(run, batch), counts, weights)
+        share, own, _ = run.root.losses(_on_device(run, batch), counts, weights)
         _backward(-share)
         for key, count in run.root.count(batch).items():
             apart[key] += count

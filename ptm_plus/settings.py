@@ -28,6 +28,9 @@ class ModelSettings(Section):
     config: dict[str, Any] = Field(
         default_factory=dict, description="Configuration values for a model built from scratch."
     )
+    init_from: str = Field(
+        "", description="Run folder or checkpoint whose weights (alone) the run starts with."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Hidden and attention dropout.")
     gradient_checkpointing: bool = Field(False, description="Trade compute for memory.")
     trust_remote_code: bool = Field(False, description="Run code from the model's repository.")
@@ -110,11 +113,40 @@ class TrainSettings(Section):
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order, masks and dropout.")
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 a tenth.")
-    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    keep_best: int = Field(
+        0, ge=0, description="Also keep so many with the lowest held-out loss (evaluate_every)."
+    )
+    keep_every: int = Field(0, ge=0, description="Also keep those of every so many steps; 0 none.")
     evaluate_every: int = Field(0, ge=0, description="Steps between evaluations; 0 only the end.")
     log_every: int = Field(10, ge=1, description="Steps between log lines.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
     deterministic: bool = Field(False, description="Deterministic kernels on GPU.")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="Several processes: whole model in each, or sharded over them (FSDP2)."
+    )
+
+
+class GuardSettings(Section):
+    """What to do when training goes wrong."""
+
+    nonfinite: Literal["stop", "skip", "roll_back"] = Field(
+        "stop",
+        description="A gradient that is not finite: stop, leave its update out, or go on from the "
+        "last checkpoint with the data that come next.",
+    )
+    spike: Literal["ignore", "stop", "roll_back"] = Field(
+        "ignore", description="A loss far above those of the steps before: likewise."
+    )
+    spike_size: float = Field(
+        10.0, gt=0, description="How far, in median absolute deviations above the median."
+    )
+    spike_window: int = Field(64, ge=8, description="Steps before, that it is compared with.")
+    tries: int = Field(
+        3,
+        ge=1,
+        description="Most updates left out, or roll-backs, between two checkpoints.",
+    )
 
 
 class EvaluateSettings(Section):
@@ -139,6 +171,7 @@ class RunSettings(Section):
     masking: MaskingSettings = Field(default_factory=MaskingSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
+    guards: GuardSettings = Field(default_factory=GuardSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     plugin: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="One table per plugin instance."

@@ -57,9 +57,9 @@ def resolve(
     for origin, layer in layers:
         check_keys(RunSettings, layer, origin=origin)
         values = _merged(values, layer)
-        origins |= {key: origin for key, _ in _leaves(layer)}
+        origins |= {key: origin for key, _ in leaves(layer)}
     settings = validated(RunSettings, values, origins=origins)
-    keys = [key for key, _ in _leaves(settings.model_dump())]
+    keys = [key for key, _ in leaves(settings.model_dump())]
     return Resolved(settings, {key: origins.get(key, "default") for key in keys})
 
 
@@ -162,10 +162,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _leaves(table: Mapping[str, Any], parts: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], parts: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested tables with its dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, (*parts, key))
+            yield from leaves(value, (*parts, key))
         else:
             yield dotted((*parts, key)), value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,20 @@ from ptm_plus.components import Objective
 from ptm_plus.compose import Contribution
 from ptm_plus.data import HostBatch
 from ptm_plus.encoder import Encode, Encoder, States
+from ptm_plus.errors import DataError
 from ptm_plus.microbatch import MicroBatch, host_columns
+from ptm_plus.processes import is_sharded
+
+if TYPE_CHECKING:
+    from ptm_plus.processes import World
 
 LossKey = tuple[str, str]
 """(stream, objective)."""
+
+MetricKey = tuple[str, str, str]
+"""(stream, objective, metric)."""
+
+T = TypeVar("T")
 
 
 class Passes:
@@ -47,11 +57,17 @@ class Passes:
 
 @dataclass
 class Tally:
-    """Sums of a step by loss: kept on the device until somebody reads them."""
+    """Sums by loss, in float64: kept on the device until somebody reads them.
+
+    Attributes:
+        sums: what objectives summed up.
+        counts: divisors, all processes together.
+        metrics: (numerator, denominator) of this process by stream, objective and metric.
+    """
 
     sums: dict[LossKey, Tensor] = field(default_factory=dict)
     counts: dict[LossKey, float] = field(default_factory=dict)
-    metrics: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    metrics: dict[MetricKey, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,19 +78,88 @@ class Progress:
         step: optimizer steps done.
         tokens: training tokens seen, all processes.
         seconds: time spent in steps.
+        micro_rows: most rows of a micro-batch, after memory ran out; 0 for the setting.
+        skipped: updates that were left out because a gradient was not finite.
+        rolled_back: how often training went back to a checkpoint.
+        troubles: of both, since the last checkpoint.
+        score: held-out loss at this step, if it was measured.
+        best: lowest held-out loss so far.
+        recent: losses of the last steps, for the spike guard.
+        data: digest of the data since the last log line.
         first: first logged mean loss by ``stream/objective``.
         last: last logged mean loss.
         metrics: last logged metrics, by ``stream/objective/metric``.
-        tally: sums since the last log line.
+        tally: sums since the last log line, all processes together; metrics of this one.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    micro_rows: int = 0
+    skipped: int = 0
+    rolled_back: int = 0
+    troubles: int = 0
+    score: float | None = None
+    best: float | None = None
+    recent: list[float] = field(default_factory=list)
+    data: int = 0
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+
+    def to_json(self, world: World) -> dict[str, Any]:
+        """Return plain values, sums of all processes; every process must call it."""
+        values = {name: value for name, value in vars(self).items() if name != "tally"}
+        tally = self.tally
+        values["sums"] = {"/".join(key): float(value) for key, value in tally.sums.items()}
+        values["counts"] = {"/".join(key): value for key, value in tally.counts.items()}
+        values["shares"] = all_metrics(tally, world)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], main: bool = True) -> Progress:
+        """Return the progress that was saved.
+
+        Args:
+            values: from :meth:`to_json`.
+            main: whether this process goes on with the sums of all processes' metrics.
+
+        Raises:
+            DataError: they are not those of a progress.
+        """
+        try:
+            plain = dict(values)
+            sums, counts, metrics = (plain.pop(name) for name in ("sums", "counts", "shares"))
+            progress = cls(**plain)
+            progress.tally = Tally(
+                {loss_key(name): float64(value) for name, value in sums.items()},
+                {loss_key(name): float(value) for name, value in counts.items()},
+                {
+                    metric_key(name): (float64(top), float64(bottom))
+                    for name, (top, bottom) in (metrics.items() if main else ())
+                },
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the checkpoint's progress is broken: {error}") from error
+        return progress
+
+
+def float64(value: float) -> Tensor:
+    """Return a number as a scalar on the host."""
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def loss_key(name: str) -> LossKey:
+    """Return the key of ``stream/objective``."""
+    stream, objective = name.split("/")
+    return stream, objective
+
+
+def metric_key(name: str) -> MetricKey:
+    """Return the key of ``stream/objective/metric``."""
+    stream, objective, metric = name.split("/")
+    return stream, objective, metric
 
 
 class Root(nn.Module):
@@ -92,13 +177,22 @@ class Root(nn.Module):
         self.encoder = encoder
         self.objectives = {stream: tuple(owners) for stream, owners in objectives.items()}
 
-    def forward(
+    def forward(self, work: Callable[[], T]) -> T:
+        """Do a piece of work with the parameters at hand.
+
+        Whatever uses parameters runs in here: sharded ones (FSDP2) are whole only within a call.
+        """
+        return work()
+
+    def losses(
         self,
         batch: MicroBatch | None,
         divisors: Mapping[LossKey, float],
         weights: Mapping[str, float],
+        *,
         touch: bool = False,
-    ) -> tuple[Tensor, dict[LossKey, Tensor], dict[tuple[str, str, str], tuple[Tensor, Tensor]]]:
+        share: float = 1.0,
+    ) -> tuple[Tensor, dict[LossKey, Tensor], dict[MetricKey, tuple[Tensor, Tensor]]]:
         """Return the micro-batch's share of the step's loss.
 
         Args:
@@ -107,10 +201,12 @@ class Root(nn.Module):
             weights: factor by objective.
             touch: add zero times every trainable parameter, so that each takes part in the
                 synchronised backward.
+            share: factor on everything; 0 for a micro-batch that does not count.
         """
-        total = next(self.encoder.parameters()).new_zeros(())
+        first = next(self.encoder.parameters())
+        total = torch.zeros((), device=first.device, dtype=first.dtype)
         sums: dict[LossKey, Tensor] = {}
-        metrics: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
+        metrics: dict[MetricKey, tuple[Tensor, Tensor]] = {}
         if batch is not None:
             encode: Encode = Passes(self.encoder)
             for owner in self.objectives[batch.stream]:
@@ -119,12 +215,14 @@ class Root(nn.Module):
                     continue
                 parts = self.encoder.parts_of(owner.instance)
                 outcome = owner.component.compute(batch, encode, parts)
-                total = total + outcome.sum * (weights[owner.component.name] / divisors[key])
-                sums[key] = outcome.sum.detach()
-                metrics.update({(*key, name): pair for name, pair in outcome.metrics.items()})
-        if touch:
+                factor = share * weights[owner.component.name] / divisors[key]
+                total = total + outcome.sum * factor
+                if share:
+                    sums[key] = outcome.sum.detach()
+                    metrics.update({(*key, name): pair for name, pair in outcome.metrics.items()})
+        if touch:  # sharded blocks need none of it: every pass runs through all of them
             trainable = (p for p in self.encoder.parameters() if p.requires_grad)
-            total = total + sum(p.reshape(-1)[0] * 0 for p in trainable)
+            total = total + sum(p.reshape(-1)[0] * 0 for p in trainable if not is_sharded(p))
         return total, sums, metrics
 
     def count(self, batch: HostBatch) -> dict[LossKey, float]:
@@ -137,43 +235,42 @@ class Root(nn.Module):
         }
 
 
-def add_counts(
-    counts: Sequence[Mapping[LossKey, float]],
-    reduce: Callable[[Tensor], Tensor],
-    keys: Sequence[LossKey],
-) -> dict[LossKey, float]:
-    """Sum counts over micro-batches and, by ``reduce``, over processes.
-
-    Args:
-        counts: counts of this process's micro-batches.
-        reduce: sums a float64 vector over processes.
-        keys: every loss of the run, in the same order on every process.
-    """
-    own = torch.tensor(
-        [sum(count.get(key, 0.0) for count in counts) for key in keys], dtype=torch.float64
-    )
-    return dict(zip(keys, reduce(own).tolist(), strict=True))
+def add_counts(counts: Sequence[Mapping[LossKey, float]], keys: Sequence[LossKey]) -> list[float]:
+    """Return the counts of some micro-batches together, in the order of the keys."""
+    return [sum(count.get(key, 0.0) for count in counts) for key in keys]
 
 
 def add_outcome(
     tally: Tally,
     sums: Mapping[LossKey, Tensor],
-    metrics: Mapping[tuple[str, str, str], tuple[Tensor, Tensor]],
+    metrics: Mapping[MetricKey, tuple[Tensor, Tensor]],
 ) -> None:
     """Add a micro-batch's sums to a tally, without reading any number."""
     for key, value in sums.items():
-        tally.sums[key] = tally.sums[key] + value if key in tally.sums else value
-    for name, (top, bottom) in metrics.items():
+        tally.sums[key] = tally.sums[key] + value.double() if key in tally.sums else value.double()
+    for name, pair in metrics.items():
+        top, bottom = (value.double() for value in pair)
         before = tally.metrics.get(name)
         tally.metrics[name] = (
             (top, bottom) if before is None else (before[0] + top, before[1] + bottom)
         )
 
 
-def shares(tally: Tally) -> dict[str, float]:
-    """Return a tally's metrics by ``stream/objective/metric``; what was never counted has none."""
+def shares(metrics: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """Return numerators over denominators by name; what was never counted has none."""
     return {
-        "/".join(name): float(top) / float(bottom)
-        for name, (top, bottom) in sorted(tally.metrics.items())
+        name: float(top) / float(bottom)
+        for name, (top, bottom) in sorted(metrics.items())
         if float(bottom)
     }
+
+
+def all_metrics(tally: Tally, world: World) -> dict[str, tuple[float, float]]:
+    """Return (numerator, denominator) of all processes by ``stream/objective/metric``."""
+    own = {"/".join(k): (float(top), float(low)) for k, (top, low) in tally.metrics.items()}
+    total: dict[str, tuple[float, float]] = {}
+    for found in world.gather(own):
+        for name, (top, low) in found.items():
+            before = total.get(name, (0.0, 0.0))
+            total[name] = (before[0] + top, before[1] + low)
+    return total

@@ -4,28 +4,71 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 
-from ptm_plus.checkpoint import load_checkpoint, save_checkpoint
+from ptm_plus.checkpoint import State, checkpoints, load_checkpoint, take_snapshot
+from ptm_plus.checkpoint_writer import CheckpointWriter
 from ptm_plus.components import Event, EventKind
-from ptm_plus.data import HostBatch, Reader
-from ptm_plus.errors import GuardStop, StopRequested
-from ptm_plus.evaluation import evaluate
+from ptm_plus.data import Reader, Row
+from ptm_plus.digest import add_digests, batch_digest, digests_ahead, joined, split
+from ptm_plus.errors import DataError, GuardStop, StopRequested
+from ptm_plus.evaluation import evaluate, held_out_loss
+from ptm_plus.guards import find_culprits, is_spike
+from ptm_plus.identity import identity
 from ptm_plus.keyed import derive_key
+from ptm_plus.local_batches import LocalBatch, local_batches
 from ptm_plus.microbatch import to_device
 from ptm_plus.mixture import StepPlan
-from ptm_plus.optimizer import apply_rules, build_optimizer, set_mode, set_rate
+from ptm_plus.optimizer import apply_rules, build_optimizer, keep_rows, set_mode, set_rate
+from ptm_plus.processes import World, unsynchronised, whole
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
-from ptm_plus.step import Progress, Tally, add_counts, add_outcome, shares
+from ptm_plus.step import (
+    LossKey,
+    Progress,
+    Tally,
+    add_counts,
+    add_outcome,
+    all_metrics,
+    float64,
+    shares,
+)
 from ptm_plus.stopping import stop_requests
+
+CAREFUL_STEPS = 8
+"""Steps after a start in which several processes agree that memory sufficed, before they sum
+gradients; later ones sum them while the last micro-batch is still under way."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was computed and whose figures nobody has read yet.
+
+    Attributes:
+        plan: its plan.
+        rows: its rows, all processes together.
+        divisors: its counts.
+        tally: this process's sums.
+        loss: this process's share of the loss.
+        bad: 1 where the gradient was not finite and the update was left out, otherwise 0.
+    """
+
+    plan: StepPlan
+    rows: Mapping[str, Sequence[Row]]
+    divisors: Mapping[LossKey, float]
+    tally: Tally
+    loss: Tensor
+    bad: Tensor
 
 
 class Trainer:
@@ -35,108 +78,304 @@ class Trainer:
         run: the composed run.
         watch: where progress goes.
         accelerator: devices and processes.
+
+    Raises:
+        EnvironmentProblem: the processes of the run do not start from the same facts.
     """
 
     def __init__(self, run: Run, watch: Watch, accelerator: Accelerator) -> None:
         self.run = run
         self.watch = watch
         self.accelerator = accelerator
+        self.world = World(accelerator)
+        self.world.check_agreement(_flat(identity(run)))
         self.rules = apply_rules(run.encoder, [one.component for one in run.rules])
+        set_mode(run.encoder, training=True)
+        blocks = run.encoder.card.block_list(run.encoder.backbone)
+        self.root = self.world.spread(run.root, blocks, run.settings.train.parallel)
         self.optimizer: AdamW = build_optimizer(run.encoder, self.rules, run.settings.train)
+        self.writer = CheckpointWriter(run.output, run.settings.train)
         self.progress = Progress()
         self.reader: Reader = run.reader()
-        self.root = self._wrapped()
+        self._done: Done | None = None
+        self._careful = CAREFUL_STEPS
+        self._asked: Callable[[], bool] = lambda: False
+        self._all_asked = False
 
     def fit(self) -> Progress:
         """Train to the last step.
 
         Raises:
-            GuardStop: the loss or the gradient is not finite.
+            GuardStop: the loss or the gradient is not finite, or the loss spiked.
             StopRequested: a signal asked to stop; a checkpoint was written.
+            EnvironmentProblem: a checkpoint cannot be written, or another process has ended.
         """
-        settings, progress = self.run.settings.train, self.progress
-        every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 10))
+        steps = self.run.settings.train.steps
         set_mode(self.run.encoder, training=True)
         self._tell("train_start")
         self._tell("stage_start")
-        with stop_requests() as asked, self.watch.task("train") as task:
-            while progress.step < settings.steps:
-                self.step(self.run.planner.plan(progress.step))
-                last = progress.step == settings.steps
-                if last or progress.step % settings.log_every == 0:
-                    self.log()
-                self._tell("after_step")
-                task.update(progress.step, settings.steps, self._detail())
-                if settings.evaluate_every and progress.step % settings.evaluate_every == 0:
-                    self._evaluate()
-                if last or progress.step % every == 0 or asked():
-                    self.save()
-                if asked() and not last:
-                    raise StopRequested(
-                        f"stopped after step {progress.step} of {settings.steps}; "
-                        f"everything is saved in {self.run.output}",
-                        f"go on with: ptm-plus resume {self.run.output}",
-                    )
+        with (
+            self.world.lost_processes(),
+            self.writer,
+            stop_requests() as self._asked,
+            self.watch.task("train") as task,
+        ):
+            while self.progress.step < steps:
+                if self.step(self.run.planner.plan(self.progress.step)):
+                    self._after_step()
+                    task.update(self.progress.step, steps, self._detail())
+            self.writer.finish()
+            self.world.wait()
         self._tell("train_end")
-        return progress
+        return self.progress
 
-    def step(self, plan: StepPlan) -> None:
-        """Do one optimizer step: rows, counts, sums, update."""
+    # -----------------------------------------------------------------------------------------
+    # A step
+
+    def step(self, plan: StepPlan) -> bool:
+        """Do one optimizer step: rows, counts, sums, update.
+
+        Returns:
+            Whether it was done; otherwise training went back to a checkpoint.
+        """
         began = time.perf_counter()
-        run, accelerator = self.run, self.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
+        self.writer.check()
         rows = self.reader.step_rows(plan)
-        own = list(run.host_batches(rows, plan, rank, world))
-        counts = [run.root.count(batch) for batch in own]
-        divisors = add_counts(counts, self._sum_over_processes, run.loss_keys())
-        set_rate(self.optimizer, run.settings.train.lr, plan.lr)
-        batches: list[HostBatch | None] = [*own] or [None]  # every process synchronises once
-        for number, host in enumerate(batches):
-            self._seed_device(plan.step, number, rank)
-            batch = None if host is None else to_device(host, run.device, run.float_dtype())
-            last = number == len(batches) - 1
-            sync = nullcontext() if last or world == 1 else self.root.no_sync()
-            with sync, accelerator.autocast():
-                loss, sums, metrics = self.root(
-                    batch, divisors, plan.objective_weights, touch=last and world > 1
-                )
-                (loss * world).backward()  # DDP averages over processes
-            add_outcome(self.progress.tally, sums, metrics)
-        self._update()
-        for key, count in divisors.items():
-            tally = self.progress.tally
-            tally.counts[key] = tally.counts.get(key, 0.0) + count
-        self.progress.tokens += sum(
-            int(run.prepared.streams[row.stream].maker.lengths[row.numbers].sum())
+        batches = self._batches(rows, plan)
+        divisors, digest = self._exchange(batches)
+        if self.settle():  # the host has worked ahead; now it waits for the step before
+            return False
+        set_rate(self.optimizer, self.run.settings.train.lr, plan.lr)
+        while (outcome := self._accumulate(batches, divisors, plan)) is None:
+            self._halve()
+            batches = self._batches(rows, plan)
+        tally, loss = outcome
+        self._done = Done(plan, rows, divisors, tally, loss, self._update())
+        progress = self.progress
+        progress.tokens += sum(
+            int(self.run.prepared.streams[row.stream].maker.lengths[row.numbers].sum())
             for of_stream in rows.values()
             for row in of_stream
         )
-        self.progress.step = run.step = plan.step + 1
-        self.progress.seconds += time.perf_counter() - began
+        progress.data = add_digests((progress.data, digest))
+        progress.score = None
+        progress.step = self.run.step = plan.step + 1
+        progress.seconds += time.perf_counter() - began
+        return True
+
+    def _batches(self, rows: Mapping[str, Sequence[Row]], plan: StepPlan) -> list[LocalBatch]:
+        settings, world = self.run.settings, self.world
+        level = settings.train.parallel == "fsdp" and world.size > 1
+        size = self.progress.micro_rows or settings.batch.micro_rows
+        return local_batches(self.run, rows, plan, size, world.rank, world.size, level=level)
+
+    def _exchange(self, batches: Sequence[LocalBatch]) -> tuple[dict[LossKey, float], int]:
+        """Sum over processes what must be known before the first pass: counts, data, stops."""
+        keys = self.run.loss_keys()
+        real = [one.host for one in batches if one.real]
+        digest = add_digests(batch_digest(host) for host in real)
+        own = add_counts([self.run.root.count(host) for host in real], keys)
+        summed = self.world.sum(
+            torch.tensor([*own, *split(digest), float(self._asked())], dtype=torch.float64)
+        ).tolist()
+        *counts, low, high, asked = summed
+        self._all_asked = asked > 0
+        return dict(zip(keys, counts, strict=True)), joined(low, high)
+
+    def _accumulate(
+        self, batches: Sequence[LocalBatch], divisors: Mapping[LossKey, float], plan: StepPlan
+    ) -> tuple[Tally, Tensor] | None:
+        """Run all micro-batches forward and backward; ``None`` when memory ran out somewhere."""
+        several = self.world.size > 1
+        careful = several and self._careful > 0 and self.run.settings.train.parallel == "ddp"
+        tally, losses, short = Tally(), [], False
+        work: list[LocalBatch | None] = [*batches] or [None]
+        try:
+            for number, one in enumerate(work):
+                self._seed_device(plan.step, number)
+                together = several and not careful and number == len(work) - 1
+                with nullcontext() if together else unsynchronised(self.root):
+                    losses.append(self._pass(one, divisors, plan, tally, touch=together))
+        except torch.OutOfMemoryError:
+            if several and not careful:
+                raise
+            short = True
+        if careful:  # every process must have got here before gradients can be summed
+            short = bool(self.world.sum(torch.tensor([float(short)])))
+            if not short:
+                self._pass(None, divisors, plan, tally, touch=True)
+            self._careful -= 1
+        return None if short else (tally, torch.stack(losses).sum())
+
+    def _pass(
+        self,
+        one: LocalBatch | None,
+        divisors: Mapping[LossKey, float],
+        plan: StepPlan,
+        tally: Tally,
+        touch: bool,
+    ) -> Tensor:
+        """Run one micro-batch forward and backward and return its share of the loss."""
+        run = self.run
+        batch = None if one is None else to_device(one.host, run.device, run.float_dtype())
+        share = 1.0 if one is None or one.real else 0.0
+        weights = plan.objective_weights
+        work = partial(run.root.losses, batch, divisors, weights, touch=touch, share=share)
+        with self.accelerator.autocast():
+            loss, sums, metrics = self.root(work)
+        if loss.requires_grad:
+            (loss * self.world.size).backward()  # gradients are averaged over processes
+        add_outcome(tally, sums, metrics)
+        return loss.detach()
+
+    def _halve(self) -> None:
+        """Make micro-batches half as large, after memory ran out."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.run.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = self.progress.micro_rows or self.run.settings.batch.micro_rows
+        if size == 1:
+            raise torch.OutOfMemoryError("one row alone does not fit; lower batch.row_tokens")
+        self.progress.micro_rows = size // 2
+        self.watch.note(
+            f"out of memory at step {self.progress.step}: going on with micro-batches of "
+            f"{size // 2} rows (set batch.micro_rows={size // 2} for the next run)"
+        )
+
+    def _update(self) -> Tensor:
+        """Clip and apply the gradient; return 1 where it is not finite and was left out."""
+        keep_rows(self.run.encoder, self.rules)
+        trainable = [p for p in self.run.encoder.parameters() if p.grad is not None]
+        total = get_total_norm([p.grad for p in trainable if p.grad is not None])
+        norm, clip = whole(total), self.run.settings.train.clip
+        if clip:
+            clip_grads_with_norm_(trainable, clip, norm)
+        bad = (~torch.isfinite(norm)).to(torch.float32)
+        self.optimizer.found_inf = bad  # then there is no update; nobody waits to know
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return bad
+
+    def _seed_device(self, step: int, number: int) -> None:
+        """Reseed device randomness (dropout), so that a resumed run draws the same."""
+        seed = self.run.settings.train.seed
+        torch.manual_seed(derive_key(seed, "device", step, number, self.world.rank) % 2**63)
+
+    # -----------------------------------------------------------------------------------------
+    # What a step has brought
+
+    def settle(self) -> bool:
+        """Take in the figures of the last step, all processes together.
+
+        Returns:
+            Whether training went back to a checkpoint.
+
+        Raises:
+            GuardStop: something was wrong with them, and the settings say to stop.
+        """
+        done, self._done = self._done, None
+        if done is None:
+            return False
+        keys = [key for key, count in done.divisors.items() if count]
+        nothing = torch.zeros((), dtype=torch.float64, device=done.loss.device)
+        own = [done.tally.sums.get(key, nothing) for key in keys]
+        figures = torch.stack([*own, done.loss.double(), done.bad.to(nothing)])
+        *sums, loss, bad = self.world.sum(figures.cpu()).tolist()
+        guards, progress = self.run.settings.guards, self.progress
+        if bad or not all(map(math.isfinite, (*sums, loss))):
+            return self._trouble(guards.nonfinite, self._not_finite(done))
+        if is_spike(loss, progress.recent, guards.spike_size, guards.spike_window):
+            words = f"the loss jumped to {loss:.4g} at step {done.plan.step + 1}"
+            if guards.spike != "ignore" and self._trouble(guards.spike, words):
+                return True
+        progress.recent = [*progress.recent, loss][-guards.spike_window :]
+        tally = progress.tally
+        add_outcome(
+            tally,
+            {key: float64(value) for key, value in zip(keys, sums, strict=True)},
+            done.tally.metrics,
+        )
+        for key in keys:
+            tally.counts[key] = tally.counts.get(key, 0.0) + done.divisors[key]
+        return False
+
+    def _not_finite(self, done: Done) -> str:
+        """Say what is not finite; the step's update was left out, so it can be computed again."""
+        set_mode(self.run.encoder, training=True)
+        found = find_culprits(self.run, done.rows, done.plan, done.divisors, self.world)
+        where = "; ".join(found) or "no row by itself: their sum overflows"
+        return f"not finite at step {done.plan.step + 1}: {where}"
+
+    def _trouble(self, policy: str, words: str) -> bool:
+        """Follow a policy; return whether training went back to a checkpoint."""
+        progress, guards = self.progress, self.run.settings.guards
+        progress.troubles += 1
+        hint = (
+            "lower train.lr, or look at the rows with ptm-plus preview; guards.nonfinite and "
+            "guards.spike say what else to do (docs/settings.md)"
+        )
+        if policy == "stop":
+            raise GuardStop(words, hint)
+        if progress.troubles > guards.tries:
+            raise GuardStop(f"{words}; {guards.tries} tries since the last checkpoint", hint)
+        if policy == "skip":
+            progress.skipped += 1
+            self.watch.note(f"{words}; its update is left out")
+            return False
+        self._roll_back(words, hint)
+        return True
+
+    def _roll_back(self, words: str, hint: str) -> None:
+        """Go back to the last checkpoint's weights, and on with the data that come next."""
+        self.writer.finish()
+        self.world.wait()
+        if not checkpoints(self.run.output):
+            raise GuardStop(f"{words}; there is no checkpoint to go back to", hint)
+        before = self.progress
+        self._load()
+        progress = self.progress
+        progress.troubles, progress.rolled_back = before.troubles, before.rolled_back + 1
+        progress.tokens, progress.seconds = before.tokens, before.seconds
+        self.watch.note(f"{words}; back to step {progress.step}, the data go on")
+
+    def _after_step(self) -> None:
+        """Log, evaluate, save and stop where they are due."""
+        settings, progress = self.run.settings.train, self.progress
+        step, last = progress.step, progress.step == settings.steps
+        every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 10))
+        stop = self._all_asked if self.world.size > 1 else self._asked()
+        logged = last or step % settings.log_every == 0
+        evaluated = bool(settings.evaluate_every) and step % settings.evaluate_every == 0
+        saved = last or stop or step % every == 0
+        if (logged or evaluated or saved) and self.settle():
+            return
+        if logged:
+            self.log()
+        self._tell("after_step")
+        if evaluated:
+            saved = self._evaluate() or saved
+        if saved:
+            self.save()
+        if stop and not last:
+            self.writer.finish()
+            raise StopRequested(
+                f"stopped after step {step} of {settings.steps}; "
+                f"everything is saved in {self.run.output}",
+                f"go on with: ptm-plus resume {self.run.output}",
+            )
 
     def log(self) -> None:
-        """Read the sums since the last log line and write one record."""
-        tally, progress = self.progress.tally, self.progress
-        losses = {}
-        for key in sorted(tally.sums.keys() | {k for k, c in tally.counts.items() if c}):
-            total = self._sum_over_processes(tally.sums.get(key, torch.zeros(())).double().cpu())
-            if not math.isfinite(float(total)):
-                owner = next(
-                    one.instance
-                    for one in self.run.objectives[key[0]]
-                    if one.component.name == key[1]
-                )
-                raise GuardStop(
-                    f"the loss {key[1]!r} of plugin {owner!r} on stream {key[0]!r} is "
-                    f"{float(total)} at step {progress.step}",
-                    "lower train.lr, or look at the rows with `ptm-plus preview`",
-                )
-            losses["/".join(key)] = float(total) / tally.counts[key]
-        progress.metrics.update(shares(tally))  # of this process's rows only
+        """Write one record of everything since the last one."""
+        self.settle()
+        progress, tally = self.progress, self.progress.tally
+        losses = {
+            "/".join(key): float(total) / tally.counts[key]
+            for key, total in sorted(tally.sums.items())
+        }
+        progress.metrics.update(shares(all_metrics(tally, self.world)))
         progress.last.update(losses)
         for name, value in losses.items():
             progress.first.setdefault(name, value)
-        progress.tally = Tally()
         self.watch.figures(
             "step",
             {
@@ -144,55 +383,81 @@ class Trainer:
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "losses": losses,
                 "metrics": dict(progress.metrics),
+                "data": f"{progress.data:016x}",
                 "tokens": progress.tokens,
                 "seconds": round(progress.seconds, 3),
             },
         )
+        progress.tally, progress.data = Tally(), 0
+
+    def _evaluate(self) -> bool:
+        """Run all probes; return whether the held-out loss is worth a checkpoint."""
+        figures = evaluate(self.run)
+        set_mode(self.run.encoder, training=True)
+        progress = self.progress
+        progress.score = held_out_loss(figures)
+        better = progress.score is not None and (
+            progress.best is None or progress.score < progress.best
+        )
+        if better:
+            progress.best = progress.score
+        self.tell_evaluated(figures)
+        return better and self.run.settings.train.keep_best > 0
+
+    # -----------------------------------------------------------------------------------------
+    # Checkpoints
 
     def save(self) -> None:
-        """Write a checkpoint from the main process."""
+        """Start to write a checkpoint; the step waits only until everything is copied."""
+        self.settle()
         self._tell("saving")
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.optimizer, self.reader.cursors, self.progress)
-        self.accelerator.wait_for_everyone()
+        self.progress.troubles = 0
+        snapshot = take_snapshot(self.run, self.optimizer, self.reader, self.progress, self.world)
+        if snapshot is not None:
+            self.writer.start(snapshot)
 
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint of the run folder."""
-        state = load_checkpoint(self.run, self.optimizer, self.watch)
+    def resume(self, *, allow_changes: bool = False, verify: int = 0) -> None:
+        """Go on from the newest whole checkpoint of the run folder.
+
+        Args:
+            allow_changes: also where plugins, data, tables or settings are others.
+            verify: check the data of so many steps against the digests in the checkpoint.
+
+        Raises:
+            DataError: there is none, it belongs to another run, or the data are others.
+        """
+        state = self._load(allow_changes)
         self.reader = self.run.reader(state.cursors)
-        self.progress = Progress(**state.progress)
+        if state.processes != self.world.size:
+            self.watch.note(
+                f"saved by {state.processes} processes, resumed by {self.world.size}: the same "
+                "rows and masks, sums rounded differently"
+            )
+        if verify:
+            self._verify(state, verify)
+
+    def _load(self, allow_changes: bool = False) -> State:
+        state = load_checkpoint(self.run, self.optimizer, self.watch, allow_changes=allow_changes)
+        self.progress = Progress.from_json(state.progress, self.world.is_main)
         self.run.step = self.progress.step
+        self.watch.figures("resumed", {"step": self.progress.step})
+        return state
 
-    def _wrapped(self) -> Any:
-        set_mode(self.run.encoder, training=True)
-        if self.accelerator.num_processes == 1:
-            return self.run.root
-        from torch.nn.parallel import DistributedDataParallel
+    def _verify(self, state: State, count: int) -> None:
+        step, recorded = self.progress.step, state.ahead[:count]
+        found = digests_ahead(self.run, self.reader, step, len(recorded))
+        for number, (then, now) in enumerate(zip(recorded, found, strict=True), start=step + 1):
+            if then != now:
+                raise DataError(
+                    f"the data of step {number} are not those of the saved run: digest {then} "
+                    f"then, {now} now",
+                    "the prepared data, the graph or a plugin that masks has changed",
+                    path=self.run.output,
+                )
+        self.watch.note(f"verified: the data of the next {len(recorded)} steps are as recorded")
 
-        return DistributedDataParallel(
-            self.run.root, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-
-    def _update(self) -> None:
-        clip = self.run.settings.train.clip
-        if clip:
-            trainable = [p for p in self.run.encoder.parameters() if p.requires_grad]
-            torch.nn.utils.clip_grad_norm_(trainable, clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _seed_device(self, step: int, number: int, rank: int) -> None:
-        """Reseed device randomness (dropout), so that a resumed run draws the same."""
-        torch.manual_seed(
-            derive_key(self.run.settings.train.seed, "device", step, number, rank) % 2**63
-        )
-
-    def _sum_over_processes(self, values: Tensor) -> Tensor:
-        if self.accelerator.num_processes == 1:
-            return values
-        moved = values.to(self.accelerator.device)
-        torch.distributed.all_reduce(moved)
-        return moved.cpu()
+    # -----------------------------------------------------------------------------------------
+    # Telling
 
     def tell_evaluated(self, figures: Mapping[str, Any]) -> None:
         """Pass the figures of an evaluation on to the watch and to plugins."""
@@ -204,11 +469,6 @@ class Trainer:
         event = Event(kind, self.progress.step, dict(known))
         self.run.plugins.event(event, self.run.prepared.context)
 
-    def _evaluate(self) -> None:
-        figures = evaluate(self.run)
-        set_mode(self.run.encoder, training=True)
-        self.tell_evaluated(figures)
-
     def _detail(self) -> str:
         speed = self.progress.tokens / max(self.progress.seconds, 1e-9)
         last = sorted(self.progress.last.items())
@@ -216,10 +476,5 @@ class Trainer:
         return f"{losses}  {speed:,.0f} tokens/s"
 
 
-def make_accelerator(precision: str, device: str = "auto") -> Accelerator:
-    """Return the accelerator: devices, processes, autocast."""
-    cpu = device == "cpu" or not torch.cuda.is_available()
-    bf16 = precision == "bf16" or (
-        precision == "auto" and not cpu and torch.cuda.is_bf16_supported()
-    )
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+def _flat(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{part} {name}": value for part, of in parts.items() for name, value in of.items()}

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
-from ptm_plus.errors import SettingsError
+from ptm_plus.checkpoint import checkpoints
 from ptm_plus.evaluation import evaluate
+from ptm_plus.identity import versions
+from ptm_plus.initialisation import start_from
 from ptm_plus.launch import launch
+from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
+from ptm_plus.run import Run
+from ptm_plus.run_folder import TOKENIZER, locked, write_settings
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
-from ptm_plus.settings_files import dump_toml, resolve
-from ptm_plus.train import Trainer, make_accelerator
+from ptm_plus.train import Trainer
 
-SETTINGS = "settings.toml"
+
+@dataclass(frozen=True)
+class Resume:
+    """How a run goes on.
+
+    Attributes:
+        allow_changes: also where plugins, data, tables or settings are others.
+        verify: check the data of so many steps against the digests in the checkpoint.
+    """
+
+    allow_changes: bool = False
+    verify: int = 0
 
 
 def train(
-    settings: RunSettings, watch: Watch, *, device: str = "auto", resume: bool = False
+    settings: RunSettings, watch: Watch, *, device: str = "auto", resume: Resume | None = None
 ) -> dict[str, Any]:
     """Train a run from its settings, or go on with it, and write its report.
 
@@ -30,40 +50,68 @@ def train(
         settings: the resolved settings.
         watch: where progress goes.
         device: ``auto``, ``cpu`` or ``cuda``.
-        resume: go on from the newest whole checkpoint of the run folder.
+        resume: go on from the newest whole checkpoint of the run folder; from the beginning, with
+            what was prepared, where there is none yet.
     """
     began = time.perf_counter()
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     torch.use_deterministic_algorithms(settings.train.deterministic)
-    accelerator = make_accelerator(settings.train.precision, device)
-    if accelerator.is_main_process:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        (settings.output / SETTINGS).write_text(dump_toml(settings), encoding="utf-8")
-    run = launch(settings, watch, accelerator.device)
-    self_check(run)
-    trainer = Trainer(run, watch, accelerator)
-    if resume:
-        trainer.resume()
-    elif any(one.component.at_start for one in run.probes):
-        watch.figures("evaluation", {"step": 0, **evaluate(run, at_start=True)})
-    progress = trainer.fit()
-    with watch.task("evaluate"):
-        figures = evaluate(run)
-    trainer.tell_evaluated(figures)
-    report = make_report(run, progress, figures, time.perf_counter() - began)
-    if accelerator.is_main_process:
-        write_report(report, settings.output)
+    with _world(settings, device) as world:
+        _announce(world, settings, watch, resume)
+        run = launch(settings, watch, world.accelerator.device)
+        self_check(run)
+        if world.is_main:
+            _keep_tokenizer(run)
+        going_on = resume is not None and bool(checkpoints(settings.output))
+        if not going_on and settings.model.init_from:
+            start_from(run, Path(settings.model.init_from), watch)
+        trainer = Trainer(run, watch, world.accelerator)
+        if going_on:
+            assert resume is not None
+            trainer.resume(allow_changes=resume.allow_changes, verify=resume.verify)
+        elif any(one.component.at_start for one in run.probes):
+            watch.figures("evaluation", {"step": 0, **evaluate(run, at_start=True)})
+        progress = trainer.fit()
+        with watch.task("evaluate"), world.lost_processes():
+            figures = evaluate(run)
+        trainer.tell_evaluated(figures)
+        report = make_report(run, progress, figures, time.perf_counter() - began)
+        if world.is_main:
+            write_report(report, settings.output)
     return report
 
 
-def settings_of(folder: Path) -> RunSettings:
-    """Return the resolved settings of a run folder.
+@contextmanager
+def _world(settings: RunSettings, device: str) -> Iterator[World]:
+    """Give the processes of the run; the main one holds the run folder."""
+    accelerator: Accelerator = make_accelerator(settings.train.precision, device)
+    world = World(accelerator)
+    with ExitStack() as stack:
+        if world.is_main:
+            stack.enter_context(locked(settings.output))
+        yield world
+    if world.size > 1:
+        torch.distributed.destroy_process_group()
 
-    Raises:
-        SettingsError: it is not a run folder.
-    """
-    if not (folder / SETTINGS).is_file():
-        raise SettingsError(f"{folder} is not a run folder: it has no {SETTINGS}", "check the path")
-    settings = resolve(folder / SETTINGS).settings
-    return settings.model_copy(update={"output": folder})
+
+def _announce(world: World, settings: RunSettings, watch: Watch, resume: Resume | None) -> None:
+    """Write the settings and the log's first record; of a resumed run neither is replaced."""
+    note = launcher_note(world)
+    if note:
+        watch.note(note)
+    if resume is not None and checkpoints(settings.output):
+        return
+    if world.is_main:
+        write_settings(settings)
+    watch.figures("started", {"processes": world.size, "versions": versions()})
+
+
+def _keep_tokenizer(run: Run) -> None:
+    """Save the run's tokenizer, so that its weights can be started from elsewhere."""
+    folder = run.output / TOKENIZER
+    if not folder.exists():
+        draft = folder.with_name(f".{TOKENIZER}.partial")
+        shutil.rmtree(draft, ignore_errors=True)
+        run.prepared.tokenizer.save_pretrained(draft)
+        draft.rename(folder)

@@ -11,21 +11,15 @@ import torch
 from safetensors.torch import load_file
 from tiny import BOTH, Recorder, home_made, tiny_run
 
-from ptm_plus import DataError, EnvironmentProblem, StopRequested, hookimpl
-from ptm_plus import checkpoint as module
-from ptm_plus.checkpoint import (
-    MANIFEST,
-    damage,
-    load_checkpoint,
-    newest_whole,
-    read_state,
-    save_checkpoint,
-    whole_checkpoints,
-)
-from ptm_plus.train import Trainer, make_accelerator
+from ptm_plus import DataError, EnvironmentProblem, StopRequested, checkpoint, hookimpl, sealed
+from ptm_plus import checkpoint_writer as module
+from ptm_plus.checkpoint import checkpoints, load_checkpoint, newest_whole, read_state
+from ptm_plus.processes import make_accelerator
+from ptm_plus.sealed import MANIFEST, damage
+from ptm_plus.train import Trainer
 
 TENSORS = ("backbone", "parts", "optimizer", "plugins")
-FILES = {*(f"{name}.safetensors" for name in TENSORS), "state.json"}
+FILES = set(checkpoint.FILES)
 LANGUAGES = {"tlm": {"language_embeddings": True}}
 
 
@@ -42,7 +36,8 @@ def train_to(trainer, step):
 
 
 def save(trainer):
-    return save_checkpoint(trainer.run, trainer.optimizer, trainer.reader.cursors, trainer.progress)
+    trainer.save()
+    trainer.writer.finish()
 
 
 def saved(output, *steps, plugins=(), **values):
@@ -114,7 +109,7 @@ def test_fit_goes_on_where_it_stopped(tmp_path):
     assert torch.equal(
         whole.run.encoder.word_vectors().weight, again.run.encoder.word_vectors().weight
     )
-    assert [p.name for p in whole_checkpoints(tmp_path / "a")] == [
+    assert [p.name for p in checkpoints(tmp_path / "a")] == [
         "step-000000005",
         "step-000000006",
     ]
@@ -147,7 +142,7 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     saved(tmp_path, 1)
     wider = trainer_of(tmp_path, sets=["model.config.intermediate_size=64"])
     with pytest.raises(DataError, match=r"tensors do not fit the run: .*intermediate"):
-        wider.resume()
+        wider.resume(allow_changes=True)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -156,7 +151,7 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 
 def test_what_is_in_a_checkpoint(tmp_path):
     trainer = saved(tmp_path, 2, plugins=BOTH)
-    (folder,) = whole_checkpoints(tmp_path)
+    (folder,) = checkpoints(tmp_path)
     assert {path.name for path in folder.iterdir()} == FILES | {MANIFEST}
     manifest = json.loads((folder / MANIFEST).read_text())["files"]
     assert manifest.keys() == FILES
@@ -173,7 +168,7 @@ def test_what_is_in_a_checkpoint(tmp_path):
 
 def test_only_the_newest_are_kept(tmp_path):
     saved(tmp_path, 1, 2, 3, sets=["train.keep=2"])
-    names = [path.name for path in whole_checkpoints(tmp_path)]
+    names = [path.name for path in checkpoints(tmp_path)]
     assert names == ["step-000000002", "step-000000003"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == names
 
@@ -263,7 +258,7 @@ def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path, monkeypatch, cal
 
     monkeypatch.setattr(module, "save_file", save_file)
     if calls == len(TENSORS):
-        monkeypatch.setattr(module, "flush", full)
+        monkeypatch.setattr(sealed, "flush", full)
     with pytest.raises(EnvironmentProblem, match="No space left on device") as error:
         save(trainer)
     assert error.value.exit_code == 5
@@ -321,8 +316,7 @@ class Counting:
 
 def test_a_plugin_s_own_state_comes_back(tmp_path, monkeypatch):
     with home_made(monkeypatch, Counting()) as names:
-        trainer = train_to(trainer_of(tmp_path, names), 2)
-        trainer.save()
+        save(train_to(trainer_of(tmp_path, names), 2))
     later = Counting()
     with home_made(monkeypatch, later) as names:
         trainer_of(tmp_path, names).resume()

@@ -131,11 +131,11 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     assert "no such folder" in refused(4, "export", tmp_path / "gone", "--to", tmp_path / "out")
 
 
-def test_a_run_that_never_began_to_train_cannot_be_resumed(files: Files) -> None:
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(files: Files) -> None:
     folder = files.folder / "run"
     folder.mkdir()
     files.settings.rename(folder / "settings.toml")
-    assert "before its first checkpoint" in refused(4, "resume", folder)
+    assert document("resume", folder, "--quiet", "--device", "cpu")["steps"] == 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -158,7 +158,8 @@ def test_an_output_that_is_a_file_is_refused(files: Files) -> None:
 
 
 def test_claiming_a_folder_writes_settings_and_removes_only_the_run(files: Files) -> None:
-    from ptm_plus.cli.folders import claim_folder, read_folder
+    from ptm_plus.cli.folders import claim_folder
+    from ptm_plus.run_folder import read_folder, write_settings
     from ptm_plus.settings_files import resolve
 
     settings = resolve(files.settings).settings
@@ -166,6 +167,7 @@ def test_claiming_a_folder_writes_settings_and_removes_only_the_run(files: Files
     (folder / "checkpoints" / "step-000000001").mkdir(parents=True)
     (folder / "mine.txt").write_text("kept", encoding="utf-8")
     claim_folder(settings, overwrite=True)
+    write_settings(settings)
     assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "settings.toml"]
     assert read_folder(folder).settings == settings
     moved = folder.rename(files.folder / "moved")

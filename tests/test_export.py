@@ -28,13 +28,14 @@ from ptm_plus import (
     Tap,
     hookimpl,
 )
-from ptm_plus.checkpoint import damage, save_checkpoint
 from ptm_plus.exporting import export as module
 from ptm_plus.exporting import plain_load
 from ptm_plus.exporting.export import export
 from ptm_plus.exporting.left_out import measured_parts
+from ptm_plus.processes import make_accelerator
+from ptm_plus.sealed import damage
 from ptm_plus.settings_files import dump_toml
-from ptm_plus.train import Trainer, make_accelerator
+from ptm_plus.train import Trainer
 
 LANGUAGES = {"tlm": {"language_embeddings": True}}
 
@@ -48,7 +49,8 @@ def trained(folder, family="bert", plugins=(), **values):
     perturb(run)
     trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
     trainer.progress.step = 7
-    save_checkpoint(run, trainer.optimizer, trainer.reader.cursors, trainer.progress)
+    trainer.save()
+    trainer.writer.finish()
     return run
 
 
@@ -312,7 +314,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(SettingsError, match="is not a run folder"):
+    with pytest.raises(DataError, match="not a run folder"):
         export(tmp_path, tmp_path / "out")
 
 

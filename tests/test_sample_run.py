@@ -9,9 +9,10 @@ import pytest
 
 from ptm_plus.progress import Silent
 from ptm_plus.report import read_report
+from ptm_plus.run_folder import read_folder
 from ptm_plus.sample_run import compare, is_sample, train_sample
 from ptm_plus.settings_files import resolve
-from ptm_plus.training_run import settings_of
+from ptm_plus.training_run import Resume
 
 pytestmark = [pytest.mark.kg_fusion, pytest.mark.tlm]
 
@@ -57,15 +58,15 @@ def test_both_runs_do_as_many_steps_on_the_same_data(folder: Path) -> None:
     assert report["steps"] == other["steps"] == 3
     assert [one["name"] for one in report["plugins"]] == ["kg-fusion", "tlm"]
     assert other["plugins"] == []
-    with_, without = settings_of(folder), settings_of(folder / "without-plugins")
+    with_, without = read_folder(folder).settings, read_folder(folder / "without-plugins").settings
     assert with_.data == without.data
     assert (with_.train, with_.batch, with_.model) == (without.train, without.batch, without.model)
 
 
 def test_a_finished_run_resumes_to_the_same_table(folder: Path) -> None:
     before = read_report(folder)
-    settings = settings_of(folder)
+    settings = read_folder(folder).settings
     assert is_sample(settings)
-    after = compare(settings, Silent(), device="cpu", resume=True)
+    after = compare(settings, Silent(), device="cpu", resume=Resume())
     assert after["probes"] == before["probes"]
     assert after["objectives"] == before["objectives"]

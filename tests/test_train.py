@@ -11,9 +11,10 @@ import torch
 from tiny import BOTH, Recorder, home_made, tiny_run
 
 from ptm_plus import GuardStop, Schedule, hookimpl
-from ptm_plus.checkpoint import whole_checkpoints
+from ptm_plus.checkpoint import checkpoints
 from ptm_plus.mixture import learning_rate
-from ptm_plus.train import Trainer, make_accelerator
+from ptm_plus.processes import make_accelerator
+from ptm_plus.train import Trainer
 
 
 def fitted(plugins=(), *, family="bert", sets=(), **values) -> Trainer:
@@ -114,24 +115,24 @@ def test_logged_losses_are_means_over_all_that_was_counted():
     watch = Recorder()
     trainer = Trainer(run, watch, make_accelerator("fp32", "cpu"))
     sums, counts = {}, {}
-    real = trainer.root.forward
+    real = run.root.losses
 
-    def forward(batch, divisors, weights, touch=False):
-        outcome = real(batch, divisors, weights, touch)
+    def losses(batch, divisors, *others, **options):
+        outcome = real(batch, divisors, *others, **options)
         for key, value in outcome[1].items():
             sums[key] = sums.get(key, 0.0) + float(value)
             counts[key] = counts.get(key, 0.0) + divisors[key]
         return outcome
 
-    trainer.root.forward = forward
+    run.root.losses = losses
     for step in range(3):
         trainer.step(run.planner.plan(step))
     trainer.log()
-    (losses,) = watch.losses()
-    assert losses == {
+    (logged,) = watch.losses()
+    assert logged == {
         "/".join(key): pytest.approx(sums[key] / counts[key], rel=1e-12) for key in sums
     }
-    assert trainer.progress.first == trainer.progress.last == losses
+    assert trainer.progress.first == trainer.progress.last == logged
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_its_owner():
@@ -140,7 +141,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_its_owner():
     with torch.no_grad():
         run.encoder.word_vectors().weight.fill_(float("nan"))
     trainer.step(run.planner.plan(0))
-    with pytest.raises(GuardStop, match=r"the loss 'tlm' of plugin 'tlm' on stream 'pairs' is nan"):
+    named = r"loss of objective 'tlm' \(plugin 'tlm'\) on stream 'pairs', sequences \d"
+    with pytest.raises(GuardStop, match=named):
         trainer.log()
 
 
@@ -221,7 +223,7 @@ def test_events_checkpoints_and_evaluations_come_when_they_should(tmp_path, monk
         ("saving", 4),
         ("train_end", 4),
     ]
-    names = [path.name for path in whole_checkpoints(tmp_path)]
+    names = [path.name for path in checkpoints(tmp_path)]
     assert names == ["step-000000003", "step-000000004"]
     evaluations = [values for kind, values in trainer.watch.seen if kind == "evaluation"]
     assert [values["step"] for values in evaluations] == [2, 4]
@@ -244,6 +246,7 @@ def test_schedules_change_the_plan_that_the_step_uses(monkeypatch):
     for step in range(4):
         before = dict(trainer.progress.tally.counts)
         trainer.step(run.planner.plan(step))
+        trainer.settle()
         after = trainer.progress.tally.counts
         counts.append(sum(after.values()) - sum(before.values()))
     assert min(counts[2:]) > 1.4 * max(counts[:2])

@@ -9,6 +9,7 @@ import typer
 from ptm_plus.cli import checks, configuration, data, kg, plugin_list, training
 from ptm_plus.cli.console import stdout_console
 from ptm_plus.cli.root import Root
+from ptm_plus.stopping import follow_starter
 
 app = typer.Typer(
     cls=Root,
@@ -59,4 +60,5 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             # Names of entities come in every script; a narrow locale must not stop a run.
             stream.reconfigure(errors="backslashreplace")
+    follow_starter()
     app(prog_name="ptm-plus")

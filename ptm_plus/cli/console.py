@@ -14,13 +14,11 @@ from rich.console import Console
 
 from ptm_plus.cli.rendering import plain_values
 from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch, json_line
-from ptm_plus.errors import EnvironmentProblem, SettingsError, nearest
+from ptm_plus.errors import SettingsError, nearest
 from ptm_plus.progress import Silent, Watch
+from ptm_plus.run_folder import append_record
 
 FORMATS = ("auto", "rich", "plain", "json")
-
-LOG = "log.jsonl"
-"""Name of the log in a run folder."""
 
 
 def is_main_process() -> bool:
@@ -81,7 +79,7 @@ class LoggedWatch:
 
     def __init__(self, watch: Watch, folder: Path) -> None:
         self._watch = watch
-        self._path = folder / LOG
+        self._folder = folder
 
     def task(self, name: str) -> Any:
         """Return the other watch's task."""
@@ -98,12 +96,4 @@ class LoggedWatch:
         self._watch.figures(kind, values)
 
     def _append(self, kind: str, values: Mapping[str, Any]) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as log:
-                log.write(json_line(kind, values))
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"{self._path}: the log cannot be written: {error.strerror or error}",
-                "is the disk full or read-only?",
-            ) from error
+        append_record(self._folder, json_line(kind, values))

@@ -51,6 +51,15 @@ class RunFlags:
             rich_help_panel=_RUN,
         ),
     ] = None
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="RUN",
+            help="Start with the weights of another run, or of a checkpoint.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None
     text: Annotated[Names, _many("--text", "Text: a.jsonl, 'a/*.txt', en=FILE. Repeatable.")] = None
     pairs: Annotated[Names, _many("--pairs", "Sentence pairs: a.tsv, en-fr=FILE. Repeatable.")] = (
         None
@@ -112,6 +121,7 @@ class RunFlags:
             )
         values = {
             "model.path": self.model,
+            "model.init_from": self.init_from,
             "data.text": self.text,
             "data.pairs": self.pairs,
             "data.kg": self.kg,

@@ -1,24 +1,19 @@
-"""Run folders: one is never overwritten by accident, and each says what it was run with."""
+"""Run folders are never overwritten by accident."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from ptm_plus.cli.console import LOG
-from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
+from ptm_plus.errors import EnvironmentProblem, SettingsError
+from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER
 from ptm_plus.settings import RunSettings
-from ptm_plus.settings_files import Resolved, dump_toml, resolve
 
-SETTINGS = "settings.toml"
-"""The resolved settings in a run folder."""
-
-_OF_A_RUN = ("checkpoints", "report.json", SETTINGS, LOG)
+_OF_A_RUN = ("checkpoints", "report.json", LOG, TOKENIZER, SETTINGS)
 
 
 def claim_folder(settings: RunSettings, overwrite: bool) -> None:
-    """Make the run folder ready for a new run, with its settings in it.
+    """Make the run folder ready for a new run.
 
     Args:
         settings: the resolved settings.
@@ -41,7 +36,6 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             for name in _OF_A_RUN:
                 _remove(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SETTINGS, dump_toml(settings))
     except OSError as error:
         raise EnvironmentProblem(
             f"{folder}: cannot be written: {error.strerror or error}",
@@ -52,33 +46,6 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
 def has_checkpoints(folder: Path) -> bool:
     """Tell whether a checkpoint with its final name lies in a run folder."""
     return any((folder / "checkpoints").glob("step-*"))
-
-
-def read_folder(folder: Path) -> Resolved:
-    """Return the settings of a run folder; its own place is its output, wherever it was moved.
-
-    Raises:
-        DataError: no run was started in it.
-        SettingsError: its settings are not those of this version.
-    """
-    path = folder / SETTINGS
-    if not path.is_file():
-        near = "no such folder" if not folder.exists() else f"no {SETTINGS} in it: not a run folder"
-        raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
-    return resolve(path, {"output": folder})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

@@ -17,6 +17,7 @@ from ptm_plus.cli.rendering import plain_value
 from ptm_plus.cli.root import VERBOSE
 from ptm_plus.errors import StopRequested
 from ptm_plus.progress import Watch
+from ptm_plus.stopping import interrupting_signals
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def open_outlet(context: typer.Context, flags: OutputFlags) -> Outlet:
 
 @contextmanager
 def stoppable(what: str) -> Iterator[None]:
-    """Turn Ctrl-C into a stop that tells how to go on, where all work so far is kept.
+    """Turn Ctrl-C and its like into a stop that tells how to go on; all work so far is kept.
 
     Raises:
-        StopRequested: Ctrl-C was pressed.
+        StopRequested: Ctrl-C was pressed, or another signal asked to stop.
     """
     try:
-        yield
+        with interrupting_signals():
+            yield
     except KeyboardInterrupt:
         raise StopRequested(
             f"stopped while {what}; nothing half-written", "run the same command again to go on"

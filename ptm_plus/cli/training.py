@@ -11,9 +11,10 @@ import typer
 
 from ptm_plus.cli.console import LoggedWatch, is_main_process
 from ptm_plus.cli.flags import DeviceFlag, OutputFlags, RunFlags, spread
-from ptm_plus.cli.folders import claim_folder, has_checkpoints, read_folder
+from ptm_plus.cli.folders import claim_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
-from ptm_plus.errors import DataError, StopRequested
+from ptm_plus.errors import StopRequested
+from ptm_plus.run_folder import SETTINGS, read_folder
 
 if TYPE_CHECKING:
     from ptm_plus.progress import Watch
@@ -61,24 +62,34 @@ def train(
 
 @spread
 def resume(
-    context: typer.Context, folder: RunFolder, device: DeviceFlag, output: OutputFlags
+    context: typer.Context,
+    folder: RunFolder,
+    device: DeviceFlag,
+    output: OutputFlags,
+    verify: Annotated[
+        int,
+        typer.Option(
+            "--verify", metavar="N", min=0, max=16, help="Check the data of the next N steps first."
+        ),
+    ] = 0,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Also with other plugins, data, tables or settings than saved."
+        ),
+    ] = False,
 ) -> None:
-    """Go on with a run from its newest whole checkpoint."""
+    """Go on with a run from its newest whole checkpoint, or from the beginning before the first."""
     outlet = open_outlet(context, output)
     settings = read_folder(folder).settings
-    if not has_inputs(settings) or not has_checkpoints(folder):
-        raise DataError(
-            "stopped before its first checkpoint",
-            "run the same `ptm-plus train` command again; what was prepared is kept",
-            path=folder,
-        )
     where, watch = device.checked(), _logged(outlet, settings)
     with _interruptible(folder):
         from ptm_plus.sample_run import compare, is_sample
+        from ptm_plus.training_run import Resume
         from ptm_plus.training_run import train as train_run
 
         go_on = compare if is_sample(settings) else train_run
-        report = go_on(settings, watch, device=where, resume=True)
+        report = go_on(settings, watch, device=where, resume=Resume(allow_changes, verify))
     _finish(outlet, report, folder)
 
 
@@ -118,18 +129,19 @@ def _check_plugins(settings: RunSettings) -> None:
 
 @contextmanager
 def _interruptible(folder: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C outside the loop, which catches the first one itself.
+    """Say how to go on after a signal outside the loop, which answers to signals itself.
 
     Raises:
-        StopRequested: Ctrl-C was pressed.
+        StopRequested: Ctrl-C was pressed, or another signal asked to stop.
     """
     try:
         with stoppable("preparing"):
             yield
     except StopRequested as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt) and has_checkpoints(folder):
+        if isinstance(stop.__context__, KeyboardInterrupt) and (folder / SETTINGS).is_file():
             raise StopRequested(
-                "stopped; checkpoints are whole", f"go on with: ptm-plus resume {folder}"
+                "stopped; nothing half-written, what was done is kept",
+                f"go on with: ptm-plus resume {folder}",
             ) from None
         raise
 

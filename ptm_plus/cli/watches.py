@@ -275,7 +275,7 @@ def show_figures(console: Console, kind: str, values: Mapping[str, Any]) -> None
         console.print(account_table(str(values["stream"]), account))
     elif kind == "evaluation":
         console.print(evaluation_line(values), markup=False, soft_wrap=True)
-    elif kind != "step":
+    elif kind not in ("step", "started", "resumed"):  # a bar or a note says it
         console.print(figures_table(kind, values))
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
 from ptm_plus import __version__
-from ptm_plus.checkpoint import load_checkpoint, newest_whole, seal
+from ptm_plus.checkpoint import load_checkpoint, newest_whole
 from ptm_plus.encoder import part_key
 from ptm_plus.errors import EnvironmentProblem, GuardStop, SettingsError
 from ptm_plus.exporting import plain_load
@@ -40,7 +40,8 @@ from ptm_plus.launch import launch
 from ptm_plus.optimizer import set_mode
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
-from ptm_plus.training_run import settings_of
+from ptm_plus.run_folder import read_folder
+from ptm_plus.sealed import seal
 
 OWN = "ptm_plus"
 """Folder of everything that transformers does not read."""
@@ -111,7 +112,7 @@ def _check_target(target: Path) -> None:
 
 def _trained_run(folder: Path, watch: Watch) -> tuple[Run, str]:
     """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
-    settings = settings_of(folder)
+    settings = read_folder(folder).settings
     checkpoint, _ = newest_whole(folder)
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)

@@ -121,7 +121,7 @@ def test_dea_is_a_softmax_over_the_candidates_by_hand(stream):
     assert count > 10
     counts = run.root.count(host)
     assert counts[stream, "dea"] == count
-    _, sums, metrics = run.root(batch, counts, run.planner.plan(0).objective_weights)
+    _, sums, metrics = run.root.losses(batch, counts, run.planner.plan(0).objective_weights)
     assert float(sums[stream, "dea"]) == pytest.approx(total, rel=1e-6)
     asked = sum(
         float(bottom)

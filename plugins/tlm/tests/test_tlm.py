@@ -232,7 +232,8 @@ def test_pairs_replace_the_halves_and_keep_their_own_loss():
 
 
 def test_the_loss_falls_in_training():
-    from ptm_plus.train import Trainer, make_accelerator
+    from ptm_plus.processes import make_accelerator
+    from ptm_plus.train import Trainer
 
     watch = Recorder()
     sets = ["train.steps=60", "train.lr=0.01"]
