@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.encoder import Encoder
 from ptm_plus.errors import PluginError, nearest
-from ptm_plus.processes import local_rows
+from ptm_plus.processes import is_sharded, local_rows, whole
 from ptm_plus.settings import TrainSettings
 
 
@@ -68,6 +70,25 @@ def keep_rows(encoder: Encoder, rules: Mapping[str, ParameterRule]) -> None:
             gradient[: max(0, first - start)] = 0
 
 
+def limit_norm(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+    """Scale gradients so that their norm is at most a limit (0 for none); return the norm before.
+
+    Args:
+        parameters: those with a gradient; some may be sharded over processes.
+        limit: largest norm.
+    """
+    kinds = [[p for p in parameters if is_sharded(p) is sharded] for sharded in (True, False)]
+    norms = [
+        whole(get_total_norm([p.grad for p in kind if p.grad is not None]))
+        for kind in kinds
+        if kind
+    ]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    for kind in kinds if limit else ():
+        clip_grads_with_norm_(kind, limit, norm)
+    return norm
+
+
 def set_mode(encoder: Encoder, training: bool) -> None:
     """Set training mode, but keep modules without any trainable parameter in evaluation mode."""
     encoder.train(training)
@@ -89,7 +110,7 @@ def build_optimizer(
         rules: rule by parameter name, from :func:`apply_rules`.
         settings: rates and decay.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -98,7 +119,8 @@ def build_optimizer(
         if rule.rows_from is not None:
             decay = 0.0  # it would move the rows that are not trained
         factor = 1.0 if rule.lr is None else rule.lr
-        groups.setdefault((factor, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        key = (factor, decay if parameter.ndim > 1 else 0.0, is_sharded(parameter))
+        groups.setdefault(key, []).append(parameter)
     return AdamW(
         [
             {
@@ -107,7 +129,7 @@ def build_optimizer(
                 "factor": factor,
                 "weight_decay": decay,
             }
-            for (factor, decay), parameters in sorted(groups.items())
+            for (factor, decay, _), parameters in sorted(groups.items(), key=lambda one: one[0])
         ],
         betas=settings.betas,
         eps=1e-8,

@@ -143,9 +143,21 @@ class World:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(self.accelerator.device.type, (self.size,))
+        scalars = {p for p in root.parameters() if not p.ndim}  # which FSDP2 refuses to shard
         for block in blocks:
-            fully_shard(block, mesh=mesh)
-        return fully_shard(root, mesh=mesh)
+            fully_shard(block, mesh=mesh, ignored_params=scalars)
+        return fully_shard(root, mesh=mesh, ignored_params=scalars)
+
+    def average_whole(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average the gradients of parameters that stayed whole in a sharded model."""
+        if not any(map(is_sharded, parameters)):
+            return
+        for parameter in parameters:
+            if not is_sharded(parameter):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= self.size
 
     @contextmanager
     def lost_processes(self) -> Iterator[None]:

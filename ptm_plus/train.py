@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 
 from ptm_plus.checkpoint import State, checkpoints, load_checkpoint, take_snapshot
@@ -29,8 +28,15 @@ from ptm_plus.keyed import derive_key
 from ptm_plus.local_batches import LocalBatch, local_batches
 from ptm_plus.microbatch import to_device
 from ptm_plus.mixture import StepPlan
-from ptm_plus.optimizer import apply_rules, build_optimizer, keep_rows, set_mode, set_rate
-from ptm_plus.processes import World, unsynchronised, whole
+from ptm_plus.optimizer import (
+    apply_rules,
+    build_optimizer,
+    keep_rows,
+    limit_norm,
+    set_mode,
+    set_rate,
+)
+from ptm_plus.processes import World, unsynchronised
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.step import (
@@ -244,12 +250,11 @@ class Trainer:
 
     def _update(self) -> Tensor:
         """Clip and apply the gradient; return 1 where it is not finite and was left out."""
+        trainable = [p for p in self.run.encoder.parameters() if p.requires_grad]
+        self.world.average_whole(trainable)
         keep_rows(self.run.encoder, self.rules)
-        trainable = [p for p in self.run.encoder.parameters() if p.grad is not None]
-        total = get_total_norm([p.grad for p in trainable if p.grad is not None])
-        norm, clip = whole(total), self.run.settings.train.clip
-        if clip:
-            clip_grads_with_norm_(trainable, clip, norm)
+        counted = [p for p in trainable if p.grad is not None]
+        norm = limit_norm(counted, self.run.settings.train.clip)
         bad = (~torch.isfinite(norm)).to(torch.float32)
         self.optimizer.found_inf = bad  # then there is no update; nobody waits to know
         self.optimizer.step()

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from many import run_program
 from safetensors.torch import load_file
 from tiny import (
     BOTH,
     FAMILIES,
-    folder,
     perturb,
     relative_difference,
     step_gradients,
@@ -66,47 +60,17 @@ def test_the_gradient_tells_rows_apart():
 
 
 PROGRAM = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
+import os
 from safetensors.torch import save_file
 from tiny import perturb, step_gradients, tiny_run
 
-import os
 for name, family, plugins, values in {cases!r}:
     run = tiny_run(family, plugins, **values)
     perturb(run)
     found = step_gradients(run)
     if os.environ["RANK"] == "0":
         save_file(found, os.path.join({out!r}, name))
-torch.distributed.destroy_process_group()
 """
-
-
-def start_two(program: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        env = {
-            **os.environ,
-            "TINY_WORLD": str(folder()),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": "2",
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-c", program]
-        processes.append(
-            subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
-    ends = [process.communicate(timeout=240) for process in processes]
-    for process, (_, errors) in zip(processes, ends, strict=True):
-        assert process.returncode == 0, errors.decode()[-3000:]
 
 
 def test_two_processes_of_four_give_the_gradient_of_one_of_eight(tmp_path):
@@ -116,9 +80,15 @@ def test_two_processes_of_four_give_the_gradient_of_one_of_eight(tmp_path):
         for plugins in ((), BOTH)
     ]
     cases.append(("a process without rows", "bert", (), {**TEXT, "sets": ["batch.rows=1"]}))
+    cases += [
+        (f"sharded {name}", family, plugins, {**rest, "train.parallel": "fsdp"})
+        for name, family, plugins, rest in cases
+    ]
+    cases.append(
+        ("sharded, in parts", "bert", BOTH, {"train.parallel": "fsdp", "batch.micro_rows": 1})
+    )
     whole = {name: gradients(family, plugins, **rest) for name, family, plugins, rest in cases}
-    tests = str(Path(__file__).parent)
-    start_two(PROGRAM.format(tests=tests, cases=cases, out=str(tmp_path)))
+    run_program(PROGRAM.format(cases=cases, out=str(tmp_path)), 2)
     for name, expected in whole.items():
         assert relative_difference(load_file(tmp_path / name), expected) < LIMIT, name
 

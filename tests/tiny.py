@@ -27,7 +27,7 @@ from ptm_plus.components import PluginInfo
 from ptm_plus.knowledge import write_table
 from ptm_plus.launch import launch
 from ptm_plus.plugins import LoadedPlugin, Plugins
-from ptm_plus.processes import make_accelerator
+from ptm_plus.processes import make_accelerator, whole
 from ptm_plus.progress import Silent
 from ptm_plus.run import Run
 from ptm_plus.settings import RunSettings
@@ -181,10 +181,10 @@ def _vectors(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
 def step_gradients(run: Run) -> dict[str, torch.Tensor]:
     """Return the gradient of the first optimizer step, as the trainer computes it, by name."""
     trainer = Trainer(run, Silent(), make_accelerator("fp32", "cpu"))
-    trainer._update = lambda: torch.zeros(())
+    trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_, **__: None
     trainer.step(run.planner.plan(0))
     return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        name: torch.zeros(p.shape, dtype=p.dtype) if p.grad is None else whole(p.grad).clone()
         for name, p in run.encoder.named_parameters()
     }
 
