@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.checkpoint import whole_checkpoints
+from ptm_plus.consent import ALLOW
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.progress import Watch
@@ -172,6 +173,8 @@ def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[by
         file = settings.output / "settings.toml"
         file.write_text(dump_toml(settings), encoding="utf-8")
         command += ["train", "--config", str(file), "--overwrite"]
+    if settings.model.trust_remote_code:  # allowed already, for the run that this one goes beside
+        command += [ALLOW]
     command += ["--device", "cpu", "--quiet", "--json"]
     log = settings.output.parent / "without-plugins.log"
     with log.open("wb") as output:

@@ -29,10 +29,12 @@ class Resolved:
     Attributes:
         settings: every value.
         origins: by dotted key: ``default``, the settings file, ``command line`` or ``--set``.
+        file: the settings file as ``origins`` has it; empty for none.
     """
 
     settings: RunSettings
     origins: Mapping[str, str]
+    file: str = ""
 
 
 def resolve(
@@ -60,7 +62,8 @@ def resolve(
         origins |= {key: origin for key, _ in _leaves(layer)}
     settings = validated(RunSettings, values, origins=origins)
     keys = [key for key, _ in _leaves(settings.model_dump())]
-    return Resolved(settings, {key: origins.get(key, "default") for key in keys})
+    origins = {key: origins.get(key, "default") for key in keys}
+    return Resolved(settings, origins, "" if file is None else str(file))
 
 
 def dump_toml(settings: RunSettings) -> str:

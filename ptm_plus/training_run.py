@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ptm_plus.consent import consented
 from ptm_plus.errors import SettingsError
 from ptm_plus.evaluation import evaluate
 from ptm_plus.launch import launch
@@ -57,13 +58,18 @@ def train(
     return report
 
 
-def settings_of(folder: Path) -> RunSettings:
+def settings_of(folder: Path, *, allow_code: bool = False) -> RunSettings:
     """Return the resolved settings of a run folder.
 
+    Args:
+        folder: the run folder.
+        allow_code: run the code that it names.
+
     Raises:
-        SettingsError: it is not a run folder.
+        SettingsError: it is not a run folder, or it names code.
     """
     if not (folder / SETTINGS).is_file():
         raise SettingsError(f"{folder} is not a run folder: it has no {SETTINGS}", "check the path")
-    settings = resolve(folder / SETTINGS).settings
+    resolved = resolve(folder / SETTINGS)
+    settings = consented(resolved, allow_code, flags=False).settings
     return settings.model_copy(update={"output": folder})

@@ -40,6 +40,7 @@ from ptm_plus.launch import launch
 from ptm_plus.optimizer import set_mode
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
+from ptm_plus.settings import RunSettings
 from ptm_plus.training_run import settings_of
 
 OWN = "ptm_plus"
@@ -49,7 +50,12 @@ _MANIFEST = "files.json"
 
 
 def export(
-    run_folder: Path, target: Path, verify: bool = True, watch: Watch | None = None
+    run_folder: Path,
+    target: Path,
+    verify: bool = True,
+    watch: Watch | None = None,
+    *,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Export the newest whole checkpoint of a run.
 
@@ -58,13 +64,14 @@ def export(
         target: folder to write; must not exist, or be empty.
         verify: load the result in a fresh process that cannot import ptm-plus, and compare logits.
         watch: where progress goes.
+        allow_code: run the code that the run folder names.
 
     Returns:
         ``target``, ``checkpoint``, ``left_out`` (one entry per part), ``verified`` (figures of the
         fresh process, ``None`` if it was not asked for) and ``files``.
 
     Raises:
-        SettingsError: there is something in the target, or the run folder is none.
+        SettingsError: there is something in the target, or the run folder is none or names code.
         DataError: there is no whole checkpoint, or it belongs to other data.
         PluginError: a part is not what its export class says.
         GuardStop: plain transformers computes other logits.
@@ -73,7 +80,7 @@ def export(
     watch = watch or Silent()
     target = target.absolute()
     _check_target(target)
-    run, checkpoint = _trained_run(run_folder, watch)
+    run, checkpoint = _trained_run(settings_of(run_folder, allow_code=allow_code), watch)
     samples = make_samples(run)
     needed = measured_parts(run, watch)
     before = logits_of(run, samples, without=not_provable(run))
@@ -109,10 +116,9 @@ def _check_target(target: Path) -> None:
         raise SettingsError(f"--to {target}: is not empty", "name a new or an empty folder")
 
 
-def _trained_run(folder: Path, watch: Watch) -> tuple[Run, str]:
+def _trained_run(settings: RunSettings, watch: Watch) -> tuple[Run, str]:
     """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
-    settings = settings_of(folder)
-    checkpoint, _ = newest_whole(folder)
+    checkpoint, _ = newest_whole(settings.output)
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     run = launch(settings, watch)
