@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ptm_plus.cli.console import LOG
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
+from ptm_plus.files import refuse_links
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve
 
@@ -26,6 +27,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
 
     Raises:
         SettingsError: an earlier run is in it, or it is a file.
+        DataError: there are symbolic links in it.
         EnvironmentProblem: it cannot be written.
     """
     folder = settings.output
@@ -36,6 +38,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             f"{folder} holds a run with checkpoints",
             f"go on with it: ptm-plus resume {folder}; or replace it: --overwrite",
         )
+    refuse_links(folder.iterdir() if folder.exists() else ())
     try:
         if overwrite:
             for name in _OF_A_RUN:
@@ -58,13 +61,14 @@ def read_folder(folder: Path) -> Resolved:
     """Return the settings of a run folder; its own place is its output, wherever it was moved.
 
     Raises:
-        DataError: no run was started in it.
+        DataError: no run was started in it, or there are symbolic links in it.
         SettingsError: its settings are not those of this version.
     """
     path = folder / SETTINGS
     if not path.is_file():
         near = "no such folder" if not folder.exists() else f"no {SETTINGS} in it: not a run folder"
         raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
+    refuse_links(folder.iterdir())
     return resolve(path, {"output": folder})
 
 

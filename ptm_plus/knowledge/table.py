@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import Pathish, file_sha256, flush
+from ptm_plus.files import Pathish, file_sha256, flush, read_json
 
 TENSOR = "vectors"
 _DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -248,15 +249,17 @@ def _map(at: Path) -> NDArray[np.floating]:
         length = int.from_bytes(stream.read(8), "little")
         entry = json.loads(stream.read(length))[TENSOR]
     shape: tuple[int, ...] = tuple(entry["shape"])
+    first, last = entry["data_offsets"]
     if entry["dtype"] not in _DTYPES or len(shape) != 2 or 0 in shape:
         raise DataError(
             f"vectors are {entry['dtype']} of shape {list(shape)}",
             "they must be F16 or F32, [entities, dimension]",
             path=at,
         )
-    offset = 8 + length + int(entry["data_offsets"][0])
     dtype: np.dtype[np.floating] = _DTYPES[entry["dtype"]]
-    return np.memmap(at, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if last - first != math.prod(shape) * dtype.itemsize or first < 0:
+        raise DataError(f"{last - first} bytes for vectors of shape {list(shape)}", path=at)
+    return np.memmap(at, dtype=dtype, mode="r", offset=8 + length + first, shape=shape)
 
 
 def _ids_hash(at: Path, metadata: Mapping[str, str]) -> str:
@@ -271,10 +274,7 @@ def _ids_hash(at: Path, metadata: Mapping[str, str]) -> str:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        labels = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"not JSON: {error}", path=path) from error
+    labels = read_json(path)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError("expected a JSON list of entity labels", path=path)
     if len(set(labels)) != len(labels):
