@@ -693,6 +693,28 @@ def test_links_are_seen_at_any_depth(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# The terminal
+
+
+def test_text_in_files_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    steering = "\x1b]0;title\x07 \x1b[31m \x9b31m \r"
+    named = tmp_path / "a.tsv"
+    named.write_text(f"src\ttgt\t{steering}\nHello.\tBonjour.\n", encoding="utf-8")
+    result = run("prepare", "--pairs", named, "--set", f"prepare.cache={tmp_path}")
+    assert result.exit_code == 4
+    files = write_files(tmp_path)
+    files.text.write_text(
+        json.dumps({"text": f"the {steering} river", "lang": "en"}) + "\n", encoding="utf-8"
+    )
+    wide = ("--set", "model.family='roberta'", "--set", "data.max_examples=40")
+    shown = run("preview", files.settings, *wide)
+    assert shown.exit_code == 0, shown.output
+    said = str(result.stderr) + str(result.stdout) + str(shown.stdout) + str(shown.stderr)
+    assert not set(said) & set("\x1b\x07\x9b\r")
+    assert "\ufffd" in said
+
+
+# ---------------------------------------------------------------------------------------------
 # No network
 
 

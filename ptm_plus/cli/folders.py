@@ -16,6 +16,7 @@ SETTINGS = "settings.toml"
 """The resolved settings in a run folder."""
 
 _OF_A_RUN = ("checkpoints", "report.json", SETTINGS, LOG)
+_WRITTEN = (*_OF_A_RUN, "report.partial", "sample", "without-plugins", "without-plugins.log")
 
 
 def claim_folder(settings: RunSettings, overwrite: bool) -> None:
@@ -38,7 +39,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             f"{folder} holds a run with checkpoints",
             f"go on with it: ptm-plus resume {folder}; or replace it: --overwrite",
         )
-    refuse_links(folder.iterdir() if folder.exists() else ())
+    _refuse_links(folder)
     try:
         if overwrite:
             for name in _OF_A_RUN:
@@ -68,7 +69,7 @@ def read_folder(folder: Path) -> Resolved:
     if not path.is_file():
         near = "no such folder" if not folder.exists() else f"no {SETTINGS} in it: not a run folder"
         raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
-    refuse_links(folder.iterdir())
+    _refuse_links(folder)
     return resolve(path, {"output": folder})
 
 
@@ -83,6 +84,11 @@ def write_whole(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links where a run writes; others in its folder are not its business."""
+    refuse_links([*(folder / name for name in _WRITTEN), *folder.glob(".*.part*")])
 
 
 def _remove(path: Path) -> None:
