@@ -511,7 +511,10 @@ PARTS: dict[str, bytes] = {
     "huge": archive([part(), ("x.npy", array_file(header(shape="(1000000000000000,)")))]),
     "objects": archive([part(), ("x.npy", array_file(header("'|O'"), bytes(40)))]),
     "nothing": archive([part(), ("x.npy", array_file(header("'|V0'"), bytes(10)))]),
-    "compressed": archive([part(), ("x.npy", bytes(10**6))], zipfile.ZIP_DEFLATED),
+    "compressed": archive(
+        [part(), ("x.npy", array_file(header("'|u1'", "(1000000,)"), bytes(10**6)))],
+        zipfile.ZIP_DEFLATED,
+    ),
     "damaged": archive([part()]).replace(b"rows", b"ROWS"),
 }
 
