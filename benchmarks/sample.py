@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ptm_plus.consent import ALLOW
 from ptm_plus.progress import Silent
 from ptm_plus.report import GROUPS, read_report
 from ptm_plus.sample import build_world, shuffled
@@ -68,7 +69,7 @@ def _command(name: str, seed: int, folder: Path, sets: Sequence[str]) -> list[st
     file.write_text(dump_toml(settings), encoding="utf-8")
     return [
         *(sys.executable, "-m", "ptm_plus", "train", "--config", str(file)),
-        *("--device", "cpu", "--quiet", "--overwrite"),
+        *("--device", "cpu", "--quiet", "--overwrite", ALLOW),  # the file is made of our own flags
     ]
 
 

@@ -290,6 +290,11 @@ A value's way: default < settings file (TOML) < command-line flag < `--set secti
 Unknown keys are errors with the nearest valid name. `ptm-plus config show --origin` says where each
 value came from, and `settings.toml` in the run folder holds all of them as they were.
 
+A settings file runs no code: a plugin in a Python file, and `model.trust_remote_code`, count only
+from the command line, or with `--allow-code`, which lets the file, or a run folder that is resumed
+or exported, name them. Plugins that are installed may be named anywhere. See
+[SECURITY.md](../SECURITY.md).
+
 ```toml
 plugins = ["kg-fusion", "tlm"]
 

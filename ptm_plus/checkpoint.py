@@ -7,6 +7,7 @@ JSON only, optimizer state by parameter name. :mod:`ptm_plus.checkpoint_writer` 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ MODEL, PARTS, OPTIMIZER, PLUGINS, STATE = (
     "state.json",
 )
 FILES = (MODEL, PARTS, OPTIMIZER, PLUGINS, STATE)
+
+_NAME = re.compile(r"step-\d{9,}")
 
 Tensors = dict[str, Tensor]
 
@@ -164,7 +167,8 @@ def _plugin_state(run: Run) -> tuple[Tensors, dict[str, dict[str, Any]]]:
 
 def checkpoints(output: Path) -> list[Path]:
     """Return the checkpoints of a run folder that have their final name, oldest first."""
-    return sorted((output / "checkpoints").glob("step-*"))
+    named = (output / "checkpoints").glob("step-*")
+    return sorted(path for path in named if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def newest_whole(output: Path) -> tuple[Path, list[str]]:

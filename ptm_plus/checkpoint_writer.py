@@ -139,8 +139,7 @@ class CheckpointWriter:
 
 
 def _step(folder: Path) -> int:
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
+    return int(folder.name.rpartition("-")[2])
 
 
 def _score(folder: Path) -> float | None:

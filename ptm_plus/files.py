@@ -5,13 +5,14 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import json
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ptm_plus.errors import DataError
 
@@ -64,6 +65,36 @@ def open_bytes(path: Pathish) -> BinaryIO:
         raise DataError("no such file", "check the path", path=path) from error
     except OSError as error:
         raise DataError(f"cannot be opened: {error.strerror or error}", path=path) from error
+
+
+def read_json(path: Pathish) -> Any:
+    """Return a JSON document.
+
+    Raises:
+        DataError: the file cannot be read, or is not JSON, or nests too deeply to be read.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"broken JSON: {error}", path=path) from error
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """Refuse symbolic links among some paths and in the folders there: they lead writing astray.
+
+    Raises:
+        DataError: one of them is a symbolic link.
+    """
+    for top in paths:
+        for path in (top, *top.rglob("*")):
+            if path.is_symlink():
+                raise DataError(
+                    f"is a symbolic link to {path.readlink()}",
+                    "what is written there would land elsewhere; remove the link",
+                    path=path,
+                )
 
 
 def plain_suffix(path: Pathish) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ptm_plus import attention
 from ptm_plus.components import ControlToken
 from ptm_plus.errors import SettingsError
 from ptm_plus.families import FamilyCard, card_of
+from ptm_plus.pretrained import FIRST_ATTENTION, load_config, load_model
 from ptm_plus.settings import ModelSettings
 
 _SMALL: dict[str, Any] = {
@@ -46,10 +46,7 @@ def build_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, lo
     Raises:
         SettingsError: the checkpoint cannot be read, the family is unknown, or a key is wrong.
     """
-    if settings.path:
-        config = _load(AutoConfig, settings)
-    else:
-        config = _new_config(settings, tokenizer, longest)
+    config = load_config(settings) if settings.path else _new_config(settings, tokenizer, longest)
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, settings.dropout)
@@ -72,29 +69,17 @@ def build_backbone(
         precision: ``fp64`` for tests; otherwise the weights are fp32.
     """
     if settings.path:
-        model = _load(AutoModelForMaskedLM, settings, config=config)
+        model = load_model(settings, config)
     else:
-        model = AutoModelForMaskedLM.from_config(config)
+        model = AutoModelForMaskedLM.from_config(
+            config, trust_remote_code=False, attn_implementation=FIRST_ATTENTION
+        )
     model = model.to(torch.float64 if precision == "fp64" else torch.float32)
     _extend_vocabulary(model, tokenizer, tokens)
     attention.register()
     model.set_attn_implementation(attention.NAME)
     backbone: nn.Module = model
     return backbone
-
-
-def _load(loader: Any, settings: ModelSettings, **arguments: Any) -> Any:
-    try:
-        return loader.from_pretrained(
-            settings.path, trust_remote_code=settings.trust_remote_code, **arguments
-        )
-    except (*_BROKEN, OSError, KeyError) as error:
-        kind = "folder" if Path(settings.path).exists() else "folder or hub name"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SettingsError(
-            f"model.path: cannot load {settings.path!r}: {reason}",
-            f"give a {kind} that transformers' AutoModelForMaskedLM can load",
-        ) from error
 
 
 def _new_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, longest: int) -> Any:

@@ -26,7 +26,7 @@ def read_questions(spec: SourceSpec) -> Iterator[Example | Refused]:
             try:
                 row = json.loads(text)
                 yield _question(row, f"{path}:{line}")
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
                 raise DataError(
                     f"not a question: {type(error).__name__} {error}",
                     'write {"text", "lang", "mentions": [{"start", "end", "id"}], "target"}',
@@ -37,7 +37,8 @@ def read_questions(spec: SourceSpec) -> Iterator[Example | Refused]:
 
 def _question(row: dict[str, object], name: str) -> Example:
     mentions = row["mentions"]
-    assert isinstance(mentions, list)
+    if not isinstance(mentions, list):
+        raise TypeError(f"'mentions' is a {type(mentions).__name__}, not a list")
     order = sorted(range(len(mentions)), key=lambda index: mentions[index]["start"])
     spans = [
         Span("text", int(m["start"]), int(m["end"]), "entity", str(m["id"]))

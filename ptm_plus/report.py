@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ptm_plus.files import read_json
 from ptm_plus.run import Run
 from ptm_plus.step import Progress
 
@@ -116,8 +117,12 @@ def write_report(report: dict[str, Any], folder: Path) -> Path:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Return the report of a finished run."""
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    """Return the report of a finished run.
+
+    Raises:
+        DataError: there is none, or it is broken.
+    """
+    report: dict[str, Any] = read_json(folder / "report.json")
     return report
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.errors import DataError, EnvironmentProblem
+from ptm_plus.files import refuse_links
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve
 
@@ -23,6 +24,10 @@ TOKENIZER = "tokenizer"
 """The run's tokenizer, as transformers saves it."""
 
 _LOCK = "run.lock"
+_WRITTEN = (
+    *("checkpoints", "report.json", "report.partial", SETTINGS, LOG, TOKENIZER, _LOCK),
+    *("sample", "without-plugins", "without-plugins.log"),
+)
 _PATIENCE = 20.0
 """Seconds to wait for a process that is just ending."""
 
@@ -68,14 +73,24 @@ def read_folder(folder: Path) -> Resolved:
     """Return the settings of a run folder; its own place is its output, wherever it was moved.
 
     Raises:
-        DataError: no run was started in it.
+        DataError: no run was started in it, or there are symbolic links in it.
         SettingsError: its settings are not those of this version.
     """
     path = folder / SETTINGS
     if not path.is_file():
         near = "no such folder" if not folder.exists() else f"no {SETTINGS} in it: not a run folder"
         raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
+    refuse_links_in(folder)
     return resolve(path, {"output": folder})
+
+
+def refuse_links_in(folder: Path) -> None:
+    """Refuse links where a run writes; others in its folder are not its business.
+
+    Raises:
+        DataError: one of its files or folders is a symbolic link.
+    """
+    refuse_links([*(folder / name for name in _WRITTEN), *folder.glob(".*.part*")])
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.checkpoint import checkpoints
+from ptm_plus.consent import ALLOW
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.progress import Watch
@@ -173,6 +174,8 @@ def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[by
     else:
         write_settings(settings)
         command += ["train", "--config", str(settings.output / SETTINGS), "--overwrite"]
+    if settings.model.trust_remote_code:  # allowed already, for the run that this one goes beside
+        command += [ALLOW]
     command += ["--device", "cpu", "--quiet", "--json"]
     log = settings.output.parent / "without-plugins.log"
     with log.open("wb") as output:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ptm_plus.errors import SettingsError
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_checks import check_keys, dotted, validated
 
+_DEEPEST = 32
+"""Levels of tables and lists that a settings file may have."""
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -29,10 +31,12 @@ class Resolved:
     Attributes:
         settings: every value.
         origins: by dotted key: ``default``, the settings file, ``command line`` or ``--set``.
+        file: the settings file as ``origins`` has it; empty for none.
     """
 
     settings: RunSettings
     origins: Mapping[str, str]
+    file: str = ""
 
 
 def resolve(
@@ -60,7 +64,8 @@ def resolve(
         origins |= {key: origin for key, _ in leaves(layer)}
     settings = validated(RunSettings, values, origins=origins)
     keys = [key for key, _ in leaves(settings.model_dump())]
-    return Resolved(settings, {key: origins.get(key, "default") for key in keys})
+    origins = {key: origins.get(key, "default") for key in keys}
+    return Resolved(settings, origins, "" if file is None else str(file))
 
 
 def dump_toml(settings: RunSettings) -> str:
@@ -81,10 +86,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        SettingsError: it is missing, not UTF-8, or not TOML; with the line.
+        SettingsError: it is missing, not UTF-8, or not TOML; with the line. Or it nests too deeply,
+            or holds a null character, which no path and no name may.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"{path}: settings file cannot be read: {error.strerror}", "check the path"
@@ -92,7 +98,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         place = _TOML_PLACE.search(str(error))
         where = f"{path}:{place[1]}" if place else f"{path}"
         column = f" (column {place[2]})" if place else ""
@@ -100,6 +106,26 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"{where}: {_TOML_PLACE.sub('', str(error))}{column}",
             'this is not TOML: strings stand in quotes, tables in brackets: key = "value"',
         ) from error
+    _check_shape(table, path)
+    return table
+
+
+def _check_shape(table: Mapping[str, Any], path: Path) -> None:
+    level: list[Any] = [table]
+    for _ in range(_DEEPEST):
+        level = [inner for value in level for inner in _inside(value)]
+        if any(isinstance(value, str) and "\0" in value for value in level):
+            raise SettingsError(f"{path}: a null character in a key or a value", "remove it")
+    if level:
+        raise SettingsError(
+            f"{path}: tables or lists within more than {_DEEPEST} others", "no setting is so deep"
+        )
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()
 
 
 def parse_set(text: str) -> dict[str, Any]:

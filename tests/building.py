@@ -129,7 +129,7 @@ def _write_tokens(folder: Path, sequences: Sequence[Seq]) -> None:
         "languages": languages,
         "strata": strata,
         "labels": dict.fromkeys(labels),
-        "columns": columns,
+        "columns": {name: str(arrays[f"column.{name}"].dtype) for name in columns},
         "position": positions,
         "versions": 1,
         "tokens": tokens,

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = (
     ROOT / "README.md",
+    ROOT / "SECURITY.md",
     *sorted(DOCS.glob("*.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -61,4 +62,6 @@ def main() -> None:
             # Names of entities come in every script; a narrow locale must not stop a run.
             stream.reconfigure(errors="backslashreplace")
     follow_starter()
+    # Processes that are started here import nothing from the folder that they are started in.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     app(prog_name="ptm-plus")

@@ -6,11 +6,12 @@ Progress goes to stderr; stdout is for results.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 
 from ptm_plus.cli.rendering import plain_values
 from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch, json_line
@@ -62,8 +63,20 @@ def stdout_console() -> Console:
     return _console(stderr=False)
 
 
+class _Harmless(Console):
+    """A console whose terminal is not steered by what stands in files: it is only shown."""
+
+    def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+        """Yield segments in which control characters are replaced."""
+        for one in super().render(*arguments, **options):
+            yield one if one.control else one._replace(text=one.text.translate(_STEERING))
+
+
+_STEERING = dict.fromkeys({*range(32), *range(127, 160)} - set(map(ord, "\n\t")), "\ufffd")
+
+
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = _Harmless(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120
     return console

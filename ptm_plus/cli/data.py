@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptm_plus.cli.flags import OutputFlags, RunFlags, spread
+from ptm_plus.cli.flags import CodeFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.cli.rendering import account_table
 from ptm_plus.cli.training import has_inputs
@@ -22,13 +22,13 @@ StreamName = Annotated[str | None, typer.Option("--stream", help="Stream; defaul
 
 
 @spread
-def prepare(context: typer.Context, run: RunFlags, output: OutputFlags) -> None:
+def prepare(context: typer.Context, run: RunFlags, code: CodeFlag, output: OutputFlags) -> None:
     """Turn text into sequences on disk, and print the account.
 
     What is in the cache already is not made again; one that was stopped goes on where it was.
     """
     outlet = open_outlet(context, output)
-    resolved = run.resolve()
+    resolved = code.checked(run.resolve())
     with stoppable("preparing"):
         from ptm_plus.prepared import prepare as prepare_run
 
@@ -45,6 +45,7 @@ def prepare(context: typer.Context, run: RunFlags, output: OutputFlags) -> None:
 def plan(
     context: typer.Context,
     run: RunFlags,
+    code: CodeFlag,
     output: OutputFlags,
     prepare_data: Annotated[
         bool, typer.Option("--prepare", help="Prepare data and vectors first, if need be.")
@@ -55,7 +56,7 @@ def plan(
     With no data at all, for the built-in sample, whose files are written to the run folder.
     """
     outlet = open_outlet(context, output)
-    resolved = run.resolve()
+    resolved = code.checked(run.resolve())
     with stoppable("planning"):
         from ptm_plus.cli.plan import make_plan
         from ptm_plus.cli.plan_tables import plan_tables
@@ -69,6 +70,7 @@ def plan(
 def preview(
     context: typer.Context,
     run: RunFlags,
+    code: CodeFlag,
     output: OutputFlags,
     stream: StreamName = None,
     count: Count = 5,
@@ -76,7 +78,7 @@ def preview(
 ) -> None:
     """Show masked sequences as the model will see them."""
     outlet = open_outlet(context, output)
-    resolved = run.resolve()
+    resolved = code.checked(run.resolve())
     with stoppable("preparing"):
         from ptm_plus.cli.preview import make_preview
         from ptm_plus.cli.preview_text import preview_text

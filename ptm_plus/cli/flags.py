@@ -138,6 +138,34 @@ class RunFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeFlag:
+    """Whether files may name code."""
+
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Run code that the settings file or run folder names.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False
+
+    def checked(self, resolved: Resolved, *, flags: bool = True) -> Resolved:
+        """Return the settings if they may be used.
+
+        Args:
+            resolved: the settings and their origins.
+            flags: whether the command takes ``--plugin`` and ``--set``.
+
+        Raises:
+            SettingsError: the settings file names code, and the command line does not allow it.
+        """
+        from ptm_plus.consent import consented
+
+        return consented(resolved, self.allow_code, flags=flags)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputFlags:
     """How a command speaks."""
 

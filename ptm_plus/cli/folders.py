@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
-from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER
+from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER, refuse_links_in
 from ptm_plus.settings import RunSettings
 
 _OF_A_RUN = ("checkpoints", "report.json", LOG, TOKENIZER, SETTINGS)
@@ -21,6 +21,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
 
     Raises:
         SettingsError: an earlier run is in it, or it is a file.
+        DataError: there are symbolic links in it.
         EnvironmentProblem: it cannot be written.
     """
     folder = settings.output
@@ -31,6 +32,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             f"{folder} holds a run with checkpoints",
             f"go on with it: ptm-plus resume {folder}; or replace it: --overwrite",
         )
+    refuse_links_in(folder)
     try:
         if overwrite:
             for name in _OF_A_RUN:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptm_plus.cli.console import LoggedWatch, is_main_process
-from ptm_plus.cli.flags import DeviceFlag, OutputFlags, RunFlags, spread
+from ptm_plus.cli.flags import CodeFlag, DeviceFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.folders import claim_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
 from ptm_plus.errors import StopRequested
@@ -27,6 +27,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 def train(
     context: typer.Context,
     run: RunFlags,
+    code: CodeFlag,
     device: DeviceFlag,
     output: OutputFlags,
     overwrite: Annotated[
@@ -42,7 +43,7 @@ def train(
     ptm-plus train --text 'news/*.jsonl' --kg triples.tsv --labels names.tsv -p kg-fusion -o runs/a
     """
     outlet = open_outlet(context, output)
-    resolved = run.resolve()
+    resolved = code.checked(run.resolve())
     settings, where = resolved.settings, device.checked()
     _check_plugins(settings)
     if is_main_process():
@@ -64,6 +65,7 @@ def train(
 def resume(
     context: typer.Context,
     folder: RunFolder,
+    code: CodeFlag,
     device: DeviceFlag,
     output: OutputFlags,
     verify: Annotated[
@@ -81,7 +83,7 @@ def resume(
 ) -> None:
     """Go on with a run from its newest whole checkpoint, or from the beginning before the first."""
     outlet = open_outlet(context, output)
-    settings = read_folder(folder).settings
+    settings = code.checked(read_folder(folder), flags=False).settings
     where, watch = device.checked(), _logged(outlet, settings)
     with _interruptible(folder):
         from ptm_plus.sample_run import compare, is_sample
@@ -97,6 +99,7 @@ def resume(
 def export(
     context: typer.Context,
     folder: RunFolder,
+    code: CodeFlag,
     output: OutputFlags,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to write.")],
     verify: Annotated[
@@ -109,7 +112,7 @@ def export(
     from ptm_plus.exporting.export import export as write_export
 
     with stoppable("exporting"):
-        document = write_export(folder, to, verify, outlet.watch)
+        document = write_export(folder, to, verify, outlet.watch, allow_code=code.allow_code)
         from ptm_plus.cli.report_tables import export_tables
     outlet.show(document, lambda: export_tables(document))
 

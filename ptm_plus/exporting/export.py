@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from ptm_plus import __version__
 from ptm_plus.checkpoint import load_checkpoint, newest_whole
+from ptm_plus.consent import consented
 from ptm_plus.encoder import part_key
 from ptm_plus.errors import EnvironmentProblem, GuardStop, SettingsError
 from ptm_plus.exporting import plain_load
@@ -42,6 +43,7 @@ from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
 from ptm_plus.run_folder import read_folder
 from ptm_plus.sealed import seal
+from ptm_plus.settings import RunSettings
 
 OWN = "ptm_plus"
 """Folder of everything that transformers does not read."""
@@ -50,7 +52,12 @@ _MANIFEST = "files.json"
 
 
 def export(
-    run_folder: Path, target: Path, verify: bool = True, watch: Watch | None = None
+    run_folder: Path,
+    target: Path,
+    verify: bool = True,
+    watch: Watch | None = None,
+    *,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Export the newest whole checkpoint of a run.
 
@@ -59,13 +66,14 @@ def export(
         target: folder to write; must not exist, or be empty.
         verify: load the result in a fresh process that cannot import ptm-plus, and compare logits.
         watch: where progress goes.
+        allow_code: run the code that the run folder names.
 
     Returns:
         ``target``, ``checkpoint``, ``left_out`` (one entry per part), ``verified`` (figures of the
         fresh process, ``None`` if it was not asked for) and ``files``.
 
     Raises:
-        SettingsError: there is something in the target, or the run folder is none.
+        SettingsError: there is something in the target, or the run folder is none or names code.
         DataError: there is no whole checkpoint, or it belongs to other data.
         PluginError: a part is not what its export class says.
         GuardStop: plain transformers computes other logits.
@@ -74,7 +82,8 @@ def export(
     watch = watch or Silent()
     target = target.absolute()
     _check_target(target)
-    run, checkpoint = _trained_run(run_folder, watch)
+    settings = consented(read_folder(run_folder), allow_code, flags=False).settings
+    run, checkpoint = _trained_run(settings, watch)
     samples = make_samples(run)
     needed = measured_parts(run, watch)
     before = logits_of(run, samples, without=not_provable(run))
@@ -110,10 +119,9 @@ def _check_target(target: Path) -> None:
         raise SettingsError(f"--to {target}: is not empty", "name a new or an empty folder")
 
 
-def _trained_run(folder: Path, watch: Watch) -> tuple[Run, str]:
+def _trained_run(settings: RunSettings, watch: Watch) -> tuple[Run, str]:
     """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
-    settings = read_folder(folder).settings
-    checkpoint, _ = newest_whole(folder)
+    checkpoint, _ = newest_whole(settings.output)
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     run = launch(settings, watch)

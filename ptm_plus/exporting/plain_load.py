@@ -38,10 +38,11 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
 
     folder = Path(arguments[0])
     torch.set_num_threads(1)
-    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    only = {"trust_remote_code": False, "local_files_only": True}
+    model = AutoModelForMaskedLM.from_pretrained(folder, use_safetensors=True, **only).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, **only)
     worst, compared = _compare(model, folder / SAMPLES)
-    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)
+    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, trust_remote_code=False)
     guesses = fill(f"{tokenizer.mask_token}.")
     return {
         "max_difference": worst,

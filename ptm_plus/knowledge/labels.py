@@ -184,6 +184,8 @@ def _json_names(path: Pathish) -> Iterator[Names]:
             raise DataError(
                 f"broken JSON: {error.msg} at column {error.colno}", path=path, line=number
             ) from error
+        except (ValueError, RecursionError) as error:  # too many digits, too many brackets
+            raise DataError(f"broken JSON: {error}", path=path, line=number) from error
         yield _json_row(row, path, number)
 
 

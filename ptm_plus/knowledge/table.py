@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import Pathish, file_sha256, flush
+from ptm_plus.files import Pathish, file_sha256, flush, read_json
 
 TENSOR = "vectors"
 _DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -271,10 +271,7 @@ def _ids_hash(at: Path, metadata: Mapping[str, str]) -> str:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        labels = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"not JSON: {error}", path=path) from error
+    labels = read_json(path)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError("expected a JSON list of entity labels", path=path)
     if len(set(labels)) != len(labels):

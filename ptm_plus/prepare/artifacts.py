@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,11 +23,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.errors import DataError, EnvironmentProblem
 from ptm_plus.files import flush
-from ptm_plus.prepare.store import META, is_whole
+from ptm_plus.prepare.store import META, array_header, is_whole
 
 _HEADER = "header"
+_NO_PART = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(ValueError, KeyError, TypeError, ArithmeticError),
+    *(RuntimeError, MemoryError),  # encrypted, unknown version, nested too deeply
+)
+"""What reading a file that is no part of ours sets off."""
 
 
 @contextmanager
@@ -181,26 +188,60 @@ def write_part(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[s
 
 
 def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the arrays and the header of a part."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-        arrays = {name: content[name] for name in content.files}
-    return arrays, json.loads(arrays.pop(_HEADER).tobytes())
+    """Return the arrays and the header of a part.
+
+    Raises:
+        DataError: it is not whole, or not one of ours.
+    """
+    with _opened(path) as archive:
+        arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
+        return arrays, _json(arrays.pop(_HEADER))
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return the header of a part."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-        header: dict[str, Any] = json.loads(content[_HEADER].tobytes())
-    return header
+    """Return the header of a part.
+
+    Raises:
+        DataError: it is not whole, or not one of ours.
+    """
+    with _opened(path) as archive:
+        return _json(_array(archive, f"{_HEADER}.npy"))
 
 
 def part_matches(path: Path, first: int, rows: int) -> bool:
     """Return whether a whole part for these rows lies there, from a run that was broken off."""
     try:
         _, header = read_part(path)  # All of it: the archive's checksums are the test.
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except DataError:
         return False
-    return (header["first"], header["rows"]) == (first, rows)
+    return (header.get("first"), header.get("rows")) == (first, rows)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except _NO_PART as error:
+        raise DataError(f"no part of prepared data: {error}", "delete it", path=path) from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Return an array of an archive, over the bytes that are there: its header is not believed."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    content = archive.read(name)
+    stream = io.BytesIO(content)
+    shape, dtype = array_header(stream)
+    values = np.frombuffer(content[stream.tell() :], np.uint8)
+    return values.view(dtype).reshape(shape)
+
+
+def _json(array: NDArray[Any]) -> dict[str, Any]:
+    header = json.loads(array.tobytes())
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header
 
 
 def _write_flushed(path: Path, content: bytes | memoryview) -> None:

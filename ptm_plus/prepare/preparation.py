@@ -11,16 +11,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
-from ptm_plus.errors import SettingsError
+from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.examples import Example
 from ptm_plus.prepare.layouts import Template
-from ptm_plus.prepare.store import FORMAT_VERSION, META, is_whole
+from ptm_plus.prepare.store import FORMAT_VERSION, META, is_whole, read_meta
 
 CHUNK_ROWS = 500
 """Rows of a chunk."""
@@ -231,12 +232,13 @@ def _difference(recipe: Recipe, inputs: Inputs) -> str:
     wanted = json.loads(json.dumps(inputs.values))
     differences: list[list[str]] = []
     for path in sorted(recipe.tokens.parent.glob(f"*/{META}")):
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta["stream"] == recipe.stream:
-            had = meta["inputs"]
-            differences.append(
-                sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
-            )
+        with suppress(DataError, KeyError, TypeError, ValueError):  # what is broken is no neighbour
+            meta = read_meta(path.parent, "tokens")
+            if meta["stream"] == recipe.stream:
+                had = dict(meta["inputs"])
+                differences.append(
+                    sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
+                )
     if not differences:
         return "the stream was never prepared"
     closest = min(differences, key=lambda names: (len(names), names))

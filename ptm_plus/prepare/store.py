@@ -6,16 +6,17 @@ An artifact is a folder of ``.npy`` files with a ``meta.json``. It is written un
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError
+from ptm_plus.files import read_json
 from ptm_plus.prepare.accounts import Account, SpanAccount
 
 FORMAT_VERSION = 1
@@ -58,12 +59,14 @@ class SpanStore:
         self.kinds: tuple[str, ...] = tuple(meta["kinds"])
         self.ids: tuple[str, ...] = tuple(meta["ids"])
         rows = int(meta["rows"])
-        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", int(meta["sequences"]) + 1)
-        self.start: NDArray[np.uint16] = _mapped(folder, "start", rows)
-        self.length: NDArray[np.uint16] = _mapped(folder, "length", rows)
-        self.segment: NDArray[np.uint8] = _mapped(folder, "segment", rows)
-        self.kind: NDArray[np.uint8] = _mapped(folder, "kind", rows)
-        self.id: NDArray[np.int32] = _mapped(folder, "id", rows)
+        self.offsets: NDArray[np.int64] = _mapped(
+            folder, "offsets", int(meta["sequences"]) + 1, "i8"
+        )
+        self.start: NDArray[np.uint16] = _mapped(folder, "start", rows, "u2")
+        self.length: NDArray[np.uint16] = _mapped(folder, "length", rows, "u2")
+        self.segment: NDArray[np.uint8] = _mapped(folder, "segment", rows, "u1")
+        self.kind: NDArray[np.uint8] = _mapped(folder, "kind", rows, "u1")
+        self.id: NDArray[np.int32] = _mapped(folder, "id", rows, "i4")
 
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> SpanStore:
@@ -72,7 +75,9 @@ class SpanStore:
         Raises:
             DataError: the folder is not a whole artifact of this version.
         """
-        return cls(Path(folder), read_meta(folder, "spans"))
+        meta = read_meta(folder, "spans")
+        with _described(folder):
+            return cls(Path(folder), meta)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -147,50 +152,52 @@ class SequenceStore:
         meta = read_meta(folder, "tokens")
         tables = {name: SpanStore.open(path) for name, path in sorted((spans or {}).items())}
         for name, table in tables.items():
-            if table.meta["tokens_key"] != meta["key"]:
+            if table.meta.get("tokens_key") != meta.get("key"):
                 raise DataError(
                     f"the span table {name!r} was made for other sequences",
                     "prepare the stream again",
                     path=table.folder,
                 )
-        return cls(Path(folder), meta, tables)
+        with _described(folder):
+            return cls(Path(folder), meta, tables)
 
     def __len__(self) -> int:
         return len(self.stratum)
 
     def _map_tokens(self, tokens: int) -> None:
         folder, columns = self.folder, self.meta["columns"]
-        self.ids: NDArray[np.unsignedinteger[Any]] = _mapped(folder, "ids", tokens)
-        self.words: NDArray[np.uint16] = _mapped(folder, "words", tokens)
-        self.char_start: NDArray[np.uint32] = _mapped(folder, "char_start", tokens)
-        self.char_end: NDArray[np.uint32] = _mapped(folder, "char_end", tokens)
+        self.ids: NDArray[np.unsignedinteger[Any]] = _mapped(folder, "ids", tokens, "u2", "u4")
+        self.words: NDArray[np.uint16] = _mapped(folder, "words", tokens, "u2")
+        self.char_start: NDArray[np.uint32] = _mapped(folder, "char_start", tokens, "u4")
+        self.char_end: NDArray[np.uint32] = _mapped(folder, "char_end", tokens, "u4")
         self.position: NDArray[np.uint16] | None = (
-            _mapped(folder, "position", tokens) if self.meta["position"] else None
+            _mapped(folder, "position", tokens, "u2") if self.meta["position"] else None
         )
         self.columns: dict[str, NDArray[Any]] = {
-            name: _mapped(folder, f"column.{name}", tokens) for name in columns
+            name: _mapped(folder, f"column.{name}", tokens, dtype)
+            for name, dtype in columns.items()
         }
 
     def _map_sequences(self, size: int) -> None:
         folder = self.folder
-        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", size + 1)
-        self.segments: NDArray[np.int64] = _mapped(folder, "segments", size + 1)
-        self.example: NDArray[np.int64] = _mapped(folder, "example", size)
+        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", size + 1, "i8")
+        self.segments: NDArray[np.int64] = _mapped(folder, "segments", size + 1, "i8")
+        self.example: NDArray[np.int64] = _mapped(folder, "example", size, "i8")
         self.version: NDArray[np.uint8] | None = (
-            _mapped(folder, "version", size) if self.meta["versions"] > 1 else None
+            _mapped(folder, "version", size, "u1") if self.meta["versions"] > 1 else None
         )
-        self.stratum: NDArray[np.uint16] = _mapped(folder, "stratum", size)
+        self.stratum: NDArray[np.uint16] = _mapped(folder, "stratum", size, "u2")
         self.label: dict[str, NDArray[np.int64]] = {
-            name: _mapped(folder, f"label.{name}", size) for name in self.labels
+            name: _mapped(folder, f"label.{name}", size, "i8") for name in self.labels
         }
 
     def _map_segments(self, size: int) -> None:
         folder = self.folder
-        self.segment_length: NDArray[np.uint16] = _mapped(folder, "segment_length", size)
-        self.segment_flags: NDArray[np.uint8] = _mapped(folder, "segment_flags", size)
-        self.segment_type: NDArray[np.uint8] = _mapped(folder, "segment_type", size)
-        self.segment_field: NDArray[np.uint8] = _mapped(folder, "segment_field", size)
-        self.segment_language: NDArray[np.uint16] = _mapped(folder, "segment_language", size)
+        self.segment_length: NDArray[np.uint16] = _mapped(folder, "segment_length", size, "u2")
+        self.segment_flags: NDArray[np.uint8] = _mapped(folder, "segment_flags", size, "u1")
+        self.segment_type: NDArray[np.uint8] = _mapped(folder, "segment_type", size, "u1")
+        self.segment_field: NDArray[np.uint8] = _mapped(folder, "segment_field", size, "u1")
+        self.segment_language: NDArray[np.uint16] = _mapped(folder, "segment_language", size, "u2")
 
 
 def is_whole(folder: Path) -> bool:
@@ -209,13 +216,11 @@ def read_meta(folder: str | PathLike[str], what: str) -> dict[str, Any]:
         DataError: it is missing, broken, of another version or of another kind.
     """
     path = Path(folder) / META
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise DataError("no prepared data here", "prepare the stream again", path=folder)
+    meta: dict[str, Any] = read_json(path)
+    with _described(folder):
         found = (meta["artifact"], meta["version"])
-    except FileNotFoundError as error:
-        raise DataError("no prepared data here", "prepare the stream again", path=folder) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"broken: {error}", "delete the folder", path=path) from error
     if found != (what, FORMAT_VERSION):
         raise DataError(
             f"holds {found[0]} of format {found[1]}; expected {what} of format {FORMAT_VERSION}",
@@ -225,14 +230,50 @@ def read_meta(folder: str | PathLike[str], what: str) -> dict[str, Any]:
     return meta
 
 
-def _mapped(folder: Path, name: str, size: int) -> Any:
-    path = folder / f"{name}.npy"
+@contextmanager
+def _described(folder: str | PathLike[str]) -> Iterator[None]:
+    """Turn what a strange ``meta.json`` sets off into an error that names the folder.
+
+    Raises:
+        DataError: in its place.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", "delete its folder", path=path) from error
-    if array.shape != (size,):
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"holds {array.shape} values; expected ({size},)", "delete its folder", path=path
-        )
-    return array
+            f"its {META} does not describe it: {type(error).__name__}: {error}",
+            "delete the folder",
+            path=folder,
+        ) from error
+
+
+def array_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the header of an ``.npy`` file; return shape and element type, and believe neither.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("another version of the format")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # numpy hands on what Python's tokenizer and parser raise
+        raise ValueError(f"no header of an array: {error}") from error
+    return shape, dtype
+
+
+def _mapped(folder: Path, name: str, size: int, *types: str) -> Any:
+    """Map the array ``[size]`` of one of some element types."""
+    path = folder / f"{name}.npy"
+    if path.parent != folder:
+        raise DataError(f"{name!r} is no name of an array", "delete the folder", path=folder)
+    wanted = [np.dtype(one) for one in types]
+    try:
+        with open(path, "rb") as stream:
+            shape, dtype = array_header(stream)
+            if shape != (size,) or dtype not in wanted:
+                said = " or ".join(map(str, wanted))
+                raise ValueError(f"it holds {dtype} {shape}, not {said} ({size},)")
+            return np.memmap(path, dtype, "r", stream.tell(), shape)
+    except (OSError, ValueError, OverflowError) as error:
+        raise DataError(f"cannot be read: {error}", "delete its folder", path=path) from error

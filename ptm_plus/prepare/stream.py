@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ptm_plus.components import Annotator, Layout, Rewriter, Stream
 from ptm_plus.errors import DataError
+from ptm_plus.files import refuse_links
 from ptm_plus.prepare import preparation
 from ptm_plus.prepare.artifacts import (
     disk_errors,
@@ -74,8 +75,10 @@ def prepare_stream(
 
         with disk_errors(recipe.tokens):
             recipe.tokens.parent.mkdir(parents=True, exist_ok=True)
+        lock = recipe.tokens.with_name(recipe.tokens.name + ".lock")
+        refuse_links([lock])
         # Another run that prepares the same sequences is waited for, and its work is used.
-        with FileLock(recipe.tokens.with_name(recipe.tokens.name + ".lock")):
+        with FileLock(lock):
             if not all(map(is_whole, folders)):
                 _prepare(stream, recipe, inputs, settings, progress or _silent)
     return SequenceStore.open(recipe.tokens, recipe.spans)
@@ -147,6 +150,7 @@ def _prepare(
 ) -> None:
     started = time.perf_counter()
     missing = [one for one in (recipe.tokens, *recipe.spans.values()) if not is_whole(one)]
+    refuse_links(map(partial_folder, missing))
     for folder in missing:
         with disk_errors(folder):
             parts_folder(folder).mkdir(parents=True, exist_ok=True)

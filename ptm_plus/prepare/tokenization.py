@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
+from ptm_plus.hub import NEEDS_CODE, needs_code, pretrained
 from ptm_plus.prepare.layouts import Piece, Template
 from ptm_plus.prepare.tokenizer_training import train_tokenizer
 from ptm_plus.prepare.word_units import Characters
@@ -51,16 +51,18 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    if path.startswith(("/", "./", "../", "~")) and not Path(path).expanduser().exists():
-        raise SettingsError(f"{path}: no such folder", "give a model folder or a hub name")
-
+    name, where = pretrained(path, "tokenizer", trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken tokenizer.json raises nothing more special
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "give a folder with tokenizer.json, or a hub name that this machine can reach"
+        if needs_code(error):
+            reason, hint = NEEDS_CODE
         raise EnvironmentProblem(
-            f"the tokenizer {path!r} cannot be loaded: {first_line}",
-            "give a folder with tokenizer.json, or a hub name that this machine can reach",
+            f"the tokenizer {path!r} cannot be loaded: {reason}", hint
         ) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # A folder with a model but no tokenizer gives an empty one, without a word.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from ptm_plus.files import refuse_links
 from ptm_plus.keyed import derive_key
 from ptm_plus.prepare.tokenization import load_tokenizer
 from ptm_plus.prepare.tokenizer_training import train_tokenizer
@@ -38,10 +39,13 @@ def cached_tokenizer(
     """
     folder = cache / "tokenizers" / f"{derive_key(family, vocabulary, *sources):016x}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # a run and its baseline may start together
+    lock = folder.with_name(f"{folder.name}.lock")
+    refuse_links([lock])
+    with FileLock(lock):  # a run and its baseline may start together
         if not folder.exists():
             with watch.task("tokenizer"):
                 draft = folder.with_suffix(".partial")
+                refuse_links([draft])
                 shutil.rmtree(draft, ignore_errors=True)
                 train_tokenizer(texts, vocabulary, family).save_pretrained(draft)
                 draft.rename(folder)

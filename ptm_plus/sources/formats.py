@@ -10,6 +10,7 @@ from typing import Any
 
 from ptm_plus.errors import DataError, nearest
 from ptm_plus.files import open_lines, plain_suffix
+from ptm_plus.hub import as_path
 from ptm_plus.sources.spec import HubDataset, SourceSpec
 
 Row = tuple[str, int, Mapping[str, Any] | None]
@@ -50,9 +51,11 @@ def open_hub(dataset: HubDataset) -> tuple[Any, Any]:
     """
     import datasets
 
-    config = dataset.config or None
+    path = as_path(dataset.name)
+    # In full: "json" alone would be the library's loader of that name.
+    name = dataset.name if path is None else str(path.absolute())
     try:
-        builder = datasets.load_dataset_builder(dataset.name, config)
+        builder = datasets.load_dataset_builder(name, dataset.config or None)
         return builder, builder.as_streaming_dataset(split=dataset.split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"cannot be opened: {error}", _HUB_HINT, path=str(dataset)) from error
@@ -241,7 +244,7 @@ def _parquet_rows(path: str, header: _Header) -> Iterator[_Numbered]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise DataError(
             f"cannot be read as parquet after row {number}: {error}",
             "copy the file again; parquet compresses inside, not by .gz",

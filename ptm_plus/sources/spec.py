@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptm_plus.errors import DataError, SettingsError
+from ptm_plus.hub import as_path
 from ptm_plus.knowledge.labels import standard_language
 
 _LANGUAGES = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
 _TAG = r"[a-z]{2,3}(?:-(?:[A-Z][A-Za-z]+|[0-9]{3}))*"
 _PAIR = re.compile(rf"({_TAG})-({_TAG})")
 _HUB = "hub:"
+_ORG_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,11 @@ def parse_source(argument: str) -> SourceSpec:
 
 def _parse_hub(text: str, argument: str) -> HubDataset:
     name, *rest = text.split(":")
-    if not name or len(rest) > 2:
+    # A name without ORG may be one of the library's own loaders, over whatever lies around here.
+    path = as_path(name) if name else None
+    if path is not None and not path.is_dir():
+        raise DataError("cannot be opened: no such folder", "check the path", path=path)
+    if len(rest) > 2 or (path is None and not _ORG_NAME.fullmatch(name)):
         raise SettingsError(
             f"{argument!r} is not a hub dataset", "write hub:ORG/NAME, hub:ORG/NAME:CONFIG:SPLIT"
         )
