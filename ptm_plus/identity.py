@@ -72,12 +72,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         now: identity of this run.
     """
     return [
-        f"{part} {name}: {then.get(name, 'none')} then, {values.get(name, 'none')} now"
+        f"{part} {name}: {_shown(then.get(name))} then, {_shown(values.get(name))} now"
         for part, values in now.items()
         for then in [before.get(part, {})]
         for name in sorted({*values, *then})
         if values.get(name) != then.get(name)
     ]
+
+
+def _shown(value: Any) -> Any:
+    return "none" if value in (None, "") else value
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], path: Any) -> None:

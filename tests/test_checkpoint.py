@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
+from concurrent.futures import wait
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from tiny import BOTH, Recorder, home_made, tiny_run
 from ptm_plus import DataError, EnvironmentProblem, StopRequested, checkpoint, hookimpl, sealed
 from ptm_plus import checkpoint_writer as module
 from ptm_plus.checkpoint import checkpoints, load_checkpoint, newest_whole, read_state
+from ptm_plus.digest import digests_ahead
 from ptm_plus.processes import make_accelerator
 from ptm_plus.sealed import MANIFEST, damage
 from ptm_plus.train import Trainer
@@ -322,3 +326,144 @@ def test_a_plugin_s_own_state_comes_back(tmp_path, monkeypatch):
         trainer_of(tmp_path, names).resume()
     assert later.steps == 2
     assert later.queue.tolist() == [2.0, 3.0, 4.0]
+
+
+# ---------------------------------------------------------------------------------------------
+# Between log lines, beside training, and what stays
+
+
+def test_a_checkpoint_between_two_log_lines_loses_no_figure(tmp_path):
+    """Sums since the last line, of losses, metrics and data, are in the checkpoint."""
+    sets = ["train.log_every=4", "train.steps=8"]
+
+    def steps(trainer, first, last):
+        for number in range(first, last):
+            trainer.step(trainer.run.planner.plan(number))
+            if (number + 1) % 4 == 0:
+                trainer.log()
+        return trainer
+
+    unbroken = steps(trainer_of(tmp_path / "a", BOTH, sets=sets), 0, 8)
+    first = steps(trainer_of(tmp_path / "b", BOTH, sets=sets), 0, 6)
+    save(first)
+    second = trainer_of(tmp_path / "b", BOTH, sets=sets)
+    second.resume(verify=2)
+    steps(second, 6, 8)
+
+    def logged(*trainers):
+        return [
+            {name: value for name, value in figures.items() if name != "seconds"}
+            for trainer in trainers
+            for kind, figures in trainer.watch.seen
+            if kind == "step"
+        ]
+
+    assert logged(first, second) == logged(unbroken)
+    assert "pairs/dea/accuracy_both" in logged(unbroken)[0]["metrics"]
+
+
+def test_other_data_are_noticed_before_a_step_is_taken(tmp_path):
+    trainer = saved(tmp_path, 2)
+    state = read_state(checkpoints(tmp_path)[0])
+    assert state.ahead == digests_ahead(trainer.run, trainer.reader, 2, 16)
+    again = trainer_of(tmp_path)
+    again.run.collator._seed += 1  # other masks
+    with pytest.raises(DataError, match="the data of step 3 are not those of the saved run"):
+        again.resume(verify=1)
+    trainer_of(tmp_path).resume(verify=4)
+
+
+def test_changes_are_listed_and_go_through_when_asked_for(tmp_path):
+    saved(tmp_path, 1)
+    watch = Recorder()
+    changed = trainer_of(tmp_path, watch=watch, sets=["train.lr=0.02", "train.steps=9"])
+    with pytest.raises(DataError, match=r"train\.lr: 0\.0005 then, 0\.02 now") as error:
+        changed.resume()
+    assert "train.steps: 6 then, 9 now" in error.value.message
+    assert "--allow-changes" in error.value.hint
+    changed.resume(allow_changes=True)
+    assert any("changed: settings train.lr: 0.0005 then" in note for note in watch.notes)
+    assert changed.progress.step == 1
+
+
+def test_settings_that_weights_do_not_depend_on_may_change(tmp_path):
+    saved(tmp_path, 1)
+    free = ["train.keep=5", "train.log_every=3", "batch.micro_rows=1", "guards.nonfinite=skip"]
+    trainer_of(tmp_path, sets=free).resume()
+
+
+def test_other_versions_are_told_and_not_refused(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"torch": "9.9"})
+    watch = Recorder()
+    trainer_of(tmp_path, watch=watch).resume()
+    assert any("version of torch: " in note and "9.9 now" in note for note in watch.notes)
+
+
+def test_the_step_waits_for_copying_only(tmp_path, monkeypatch):
+    """What training changes afterwards is not in the checkpoint, however late it is written."""
+    gate = threading.Event()
+    real = module.save_file
+
+    def slow(tensors, path):
+        assert gate.wait(30)
+        real(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", slow)
+    trainer = train_to(trainer_of(tmp_path), 1)
+    expected = {name: p.detach().clone() for name, p in trainer.run.encoder.named_parameters()}
+    trainer.save()
+    assert not list(tmp_path.glob("checkpoints/step-*"))
+    train_to(trainer, 3)
+    gate.set()
+    trainer.writer.finish()
+    found = load_file(newest_whole(tmp_path)[0] / "backbone.safetensors")
+    for name, value in found.items():
+        assert torch.equal(value, expected[f"backbone.{name}"])
+
+
+def test_a_write_that_failed_stops_the_next_step(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full)
+    trainer = train_to(trainer_of(tmp_path), 1)
+    trainer.save()
+    wait([trainer.writer._writing])
+    with pytest.raises(EnvironmentProblem, match="No space left on device"):
+        trainer.step(trainer.run.planner.plan(1))
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    trainer = saved(tmp_path, 1)
+    train_to(trainer, 2)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    written = []
+    monkeypatch.setattr(module, "save_file", lambda *given: written.append(given))
+    with pytest.raises(EnvironmentProblem, match=r"it takes \d+ MiB, 1 MiB are free") as error:
+        trainer.save()
+    assert "ptm-plus resume" in error.value.hint
+    assert written == []
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000001"]
+
+
+def test_milestones_and_the_best_stay(tmp_path):
+    sets = ["train.keep=1", "train.keep_every=4", "train.keep_best=2", "train.steps=99"]
+    trainer = trainer_of(tmp_path, sets=sets)
+    for step, score in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0), (5, 2.5), (6, None), (7, 9.0)):
+        train_to(trainer, step)
+        trainer.progress.score = score
+        save(trainer)
+    kept = [int(path.name[-9:]) for path in checkpoints(tmp_path)]
+    assert kept == [2, 3, 4, 7]  # the two best, the milestone, the newest
+    assert not list(tmp_path.glob("checkpoints/.*"))
+
+
+def test_the_best_step_is_saved_when_it_is_measured(tmp_path):
+    sets = ["train.keep_best=1", "train.keep=1", "train.evaluate_every=2", "train.lr=0.01"]
+    sets += ["train.steps=7", "train.checkpoint_every=100"]
+    trainer = trainer_of(tmp_path, sets=sets)
+    trainer.fit()
+    assert [int(path.name[-9:]) for path in checkpoints(tmp_path)] == [6, 7]
+    best = read_state(checkpoints(tmp_path)[0]).progress
+    assert best["score"] == best["best"] == trainer.progress.best
