@@ -5,38 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
-from torch.optim import AdamW
 
 from ptm_plus.checkpoint import State, checkpoints, load_checkpoint, take_snapshot
 from ptm_plus.checkpoint_writer import CheckpointWriter
 from ptm_plus.components import Event, EventKind
-from ptm_plus.data import Reader, Row
+from ptm_plus.data import Reader
 from ptm_plus.digest import add_digests, batch_digest, digests_ahead, joined, split
 from ptm_plus.errors import DataError, GuardStop, StopRequested
 from ptm_plus.evaluation import evaluate, held_out_loss
 from ptm_plus.guards import find_culprits, is_spike
 from ptm_plus.identity import identity
-from ptm_plus.keyed import derive_key
-from ptm_plus.local_batches import LocalBatch, local_batches
-from ptm_plus.microbatch import to_device
+from ptm_plus.local_batches import LocalBatch
 from ptm_plus.mixture import StepPlan
-from ptm_plus.optimizer import (
-    apply_rules,
-    build_optimizer,
-    keep_rows,
-    limit_norm,
-    set_mode,
-    set_rate,
-)
-from ptm_plus.processes import World, unsynchronised
+from ptm_plus.optimizer import set_mode
+from ptm_plus.processes import World
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.step import (
@@ -49,32 +35,8 @@ from ptm_plus.step import (
     float64,
     shares,
 )
+from ptm_plus.stepper import Done, Stepper
 from ptm_plus.stopping import stop_requests
-
-CAREFUL_STEPS = 8
-"""Steps after a start in which several processes agree that memory sufficed, before they sum
-gradients; later ones sum them while the last micro-batch is still under way."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that was computed and whose figures nobody has read yet.
-
-    Attributes:
-        plan: its plan.
-        rows: its rows, all processes together.
-        divisors: its counts.
-        tally: this process's sums.
-        loss: this process's share of the loss.
-        bad: 1 where the gradient was not finite and the update was left out, otherwise 0.
-    """
-
-    plan: StepPlan
-    rows: Mapping[str, Sequence[Row]]
-    divisors: Mapping[LossKey, float]
-    tally: Tally
-    loss: Tensor
-    bad: Tensor
 
 
 class Trainer:
@@ -95,16 +57,11 @@ class Trainer:
         self.accelerator = accelerator
         self.world = World(accelerator)
         self.world.check_agreement(_flat(identity(run)))
-        self.rules = apply_rules(run.encoder, [one.component for one in run.rules])
-        set_mode(run.encoder, training=True)
-        blocks = run.encoder.card.block_list(run.encoder.backbone)
-        self.root = self.world.spread(run.root, blocks, run.settings.train.parallel)
-        self.optimizer: AdamW = build_optimizer(run.encoder, self.rules, run.settings.train)
+        self.stepper = Stepper(run, self.world)
         self.writer = CheckpointWriter(run.output, run.settings.train)
         self.progress = Progress()
         self.reader: Reader = run.reader()
         self._done: Done | None = None
-        self._careful = CAREFUL_STEPS
         self._asked: Callable[[], bool] = lambda: False
         self._all_asked = False
 
@@ -147,16 +104,14 @@ class Trainer:
         began = time.perf_counter()
         self.writer.check()
         rows = self.reader.step_rows(plan)
-        batches = self._batches(rows, plan)
+        batches = self.stepper.batches(rows, plan, self.progress.micro_rows)
         divisors, digest = self._exchange(batches)
         if self.settle():  # the host has worked ahead; now it waits for the step before
             return False
-        set_rate(self.optimizer, self.run.settings.train.lr, plan.lr)
-        while (outcome := self._accumulate(batches, divisors, plan)) is None:
+        while (done := self.stepper.take(rows, batches, divisors, plan)) is None:
             self._halve()
-            batches = self._batches(rows, plan)
-        tally, loss = outcome
-        self._done = Done(plan, rows, divisors, tally, loss, self._update())
+            batches = self.stepper.batches(rows, plan, self.progress.micro_rows)
+        self._done = done
         progress = self.progress
         progress.tokens += sum(
             int(self.run.prepared.streams[row.stream].maker.lengths[row.numbers].sum())
@@ -168,12 +123,6 @@ class Trainer:
         progress.step = self.run.step = plan.step + 1
         progress.seconds += time.perf_counter() - began
         return True
-
-    def _batches(self, rows: Mapping[str, Sequence[Row]], plan: StepPlan) -> list[LocalBatch]:
-        settings, world = self.run.settings, self.world
-        level = settings.train.parallel == "fsdp" and world.size > 1
-        size = self.progress.micro_rows or settings.batch.micro_rows
-        return local_batches(self.run, rows, plan, size, world.rank, world.size, level=level)
 
     def _exchange(self, batches: Sequence[LocalBatch]) -> tuple[dict[LossKey, float], int]:
         """Sum over processes what must be known before the first pass: counts, data, stops."""
@@ -188,57 +137,8 @@ class Trainer:
         self._all_asked = asked > 0
         return dict(zip(keys, counts, strict=True)), joined(low, high)
 
-    def _accumulate(
-        self, batches: Sequence[LocalBatch], divisors: Mapping[LossKey, float], plan: StepPlan
-    ) -> tuple[Tally, Tensor] | None:
-        """Run all micro-batches forward and backward; ``None`` when memory ran out somewhere."""
-        several = self.world.size > 1
-        careful = several and self._careful > 0 and self.run.settings.train.parallel == "ddp"
-        tally, losses, short = Tally(), [], False
-        work: list[LocalBatch | None] = [*batches] or [None]
-        try:
-            for number, one in enumerate(work):
-                self._seed_device(plan.step, number)
-                together = several and not careful and number == len(work) - 1
-                with nullcontext() if together else unsynchronised(self.root):
-                    losses.append(self._pass(one, divisors, plan, tally, touch=together))
-        except torch.OutOfMemoryError:
-            if several and not careful:
-                raise
-            short = True
-        if careful:  # every process must have got here before gradients can be summed
-            short = bool(self.world.sum(torch.tensor([float(short)])))
-            if not short:
-                self._pass(None, divisors, plan, tally, touch=True)
-            self._careful -= 1
-        return None if short else (tally, torch.stack(losses).sum())
-
-    def _pass(
-        self,
-        one: LocalBatch | None,
-        divisors: Mapping[LossKey, float],
-        plan: StepPlan,
-        tally: Tally,
-        touch: bool,
-    ) -> Tensor:
-        """Run one micro-batch forward and backward and return its share of the loss."""
-        run = self.run
-        batch = None if one is None else to_device(one.host, run.device, run.float_dtype())
-        share = 1.0 if one is None or one.real else 0.0
-        weights = plan.objective_weights
-        work = partial(run.root.losses, batch, divisors, weights, touch=touch, share=share)
-        with self.accelerator.autocast():
-            loss, sums, metrics = self.root(work)
-        if loss.requires_grad:
-            (loss * self.world.size).backward()  # gradients are averaged over processes
-        add_outcome(tally, sums, metrics)
-        return loss.detach()
-
     def _halve(self) -> None:
         """Make micro-batches half as large, after memory ran out."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.run.device.type == "cuda":
-            torch.cuda.empty_cache()
         size = self.progress.micro_rows or self.run.settings.batch.micro_rows
         if size == 1:
             raise torch.OutOfMemoryError("one row alone does not fit; lower batch.row_tokens")
@@ -247,24 +147,6 @@ class Trainer:
             f"out of memory at step {self.progress.step}: going on with micro-batches of "
             f"{size // 2} rows (set batch.micro_rows={size // 2} for the next run)"
         )
-
-    def _update(self) -> Tensor:
-        """Clip and apply the gradient; return 1 where it is not finite and was left out."""
-        trainable = [p for p in self.run.encoder.parameters() if p.requires_grad]
-        self.world.average_whole(trainable)
-        keep_rows(self.run.encoder, self.rules)
-        counted = [p for p in trainable if p.grad is not None]
-        norm = limit_norm(counted, self.run.settings.train.clip)
-        bad = (~torch.isfinite(norm)).to(torch.float32)
-        self.optimizer.found_inf = bad  # then there is no update; nobody waits to know
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return bad
-
-    def _seed_device(self, step: int, number: int) -> None:
-        """Reseed device randomness (dropout), so that a resumed run draws the same."""
-        seed = self.run.settings.train.seed
-        torch.manual_seed(derive_key(seed, "device", step, number, self.world.rank) % 2**63)
 
     # -----------------------------------------------------------------------------------------
     # What a step has brought
@@ -385,7 +267,7 @@ class Trainer:
             "step",
             {
                 "step": progress.step,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": self.stepper.optimizer.param_groups[0]["lr"],
                 "losses": losses,
                 "metrics": dict(progress.metrics),
                 "data": f"{progress.data:016x}",
@@ -417,7 +299,9 @@ class Trainer:
         self.settle()
         self._tell("saving")
         self.progress.troubles = 0
-        snapshot = take_snapshot(self.run, self.optimizer, self.reader, self.progress, self.world)
+        snapshot = take_snapshot(
+            self.run, self.stepper.optimizer, self.reader, self.progress, self.world
+        )
         if snapshot is not None:
             self.writer.start(snapshot)
 
@@ -442,7 +326,9 @@ class Trainer:
             self._verify(state, verify)
 
     def _load(self, allow_changes: bool = False) -> State:
-        state = load_checkpoint(self.run, self.optimizer, self.watch, allow_changes=allow_changes)
+        state = load_checkpoint(
+            self.run, self.stepper.optimizer, self.watch, allow_changes=allow_changes
+        )
         self.progress = Progress.from_json(state.progress, self.world.is_main)
         self.run.step = self.progress.step
         self.watch.figures("resumed", {"step": self.progress.step})

@@ -81,7 +81,7 @@ def states_of(trainer):
     return {
         f"{name}/{key}": value.tolist()
         for name, parameter in trainer.run.encoder.named_parameters()
-        for key, value in trainer.optimizer.state[parameter].items()
+        for key, value in trainer.stepper.optimizer.state[parameter].items()
     }
 
 

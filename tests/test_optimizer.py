@@ -140,7 +140,7 @@ def test_frozen_modules_stay_bit_identical_in_evaluation_mode_without_a_slot():
     for name, parameter in run.encoder.named_parameters():
         fixed = name.startswith(inside)
         assert torch.equal(parameter, before[name]) == fixed, name
-        assert (parameter in trainer.optimizer.state) != fixed
+        assert (parameter in trainer.stepper.optimizer.state) != fixed
     encoder = run.encoder.backbone.bert
     assert not encoder.encoder.layer[1].training
     assert not any(module.training for module in encoder.encoder.layer[1].modules())

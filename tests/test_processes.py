@@ -93,8 +93,8 @@ from ptm_plus.evaluation import evaluate
 from ptm_plus.processes import is_sharded
 
 trainer, watch = trained({output!r}, 2, False, **{values!r})
-assert isinstance(trainer.root, FSDPModule), type(trainer.root)
-assert trainer.root is trainer.run.root
+assert isinstance(trainer.stepper.root, FSDPModule), type(trainer.stepper.root)
+assert trainer.stepper.root is trainer.run.root
 named = list(trainer.run.encoder.named_parameters())
 whole = [name for name, parameter in named if not is_sharded(parameter)]
 assert whole == ["parts.kg-fusion/head.scale"], whole

@@ -110,7 +110,7 @@ def crafted(tmp_path):
         folder.rename(draft)
         seal(draft, folder)
         assert damage(folder, FILES) == ""
-        return run, trainer.optimizer
+        return run, trainer.stepper.optimizer
 
     return craft
 

@@ -150,7 +150,7 @@ def test_clipping_limits_the_update(tmp_path):
     run = tiny_run("bert", sets=["train.clip=0.01"])
     trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
     norms = []
-    trainer.optimizer.register_step_pre_hook(
+    trainer.stepper.optimizer.register_step_pre_hook(
         lambda *_: norms.append(
             float(torch.stack([p.grad.norm() for p in run.encoder.parameters()]).norm())
         )
@@ -166,7 +166,7 @@ def test_learning_rates_follow_the_plan():
     rates = []
     for step in range(10):
         trainer.step(run.planner.plan(step))
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(trainer.stepper.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx(
         [0.5 * f for f in [1 / 3, 2 / 3, 1, *[n / 7 for n in range(7, 0, -1)]]]
     )

@@ -181,7 +181,7 @@ def _vectors(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
 def step_gradients(run: Run) -> dict[str, torch.Tensor]:
     """Return the gradient of the first optimizer step, as the trainer computes it, by name."""
     trainer = Trainer(run, Silent(), make_accelerator("fp32", "cpu"))
-    trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_, **__: None
+    trainer.stepper.optimizer.step = trainer.stepper.optimizer.zero_grad = lambda *_, **__: None
     trainer.step(run.planner.plan(0))
     return {
         name: torch.zeros(p.shape, dtype=p.dtype) if p.grad is None else whole(p.grad).clone()

@@ -1,0 +1,187 @@
+"""One optimizer step: micro-batches forward and backward, one update; nothing is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from ptm_plus.data import Row
+from ptm_plus.keyed import derive_key
+from ptm_plus.local_batches import LocalBatch, local_batches
+from ptm_plus.microbatch import to_device
+from ptm_plus.mixture import StepPlan
+from ptm_plus.optimizer import (
+    apply_rules,
+    build_optimizer,
+    keep_rows,
+    limit_norm,
+    set_mode,
+    set_rate,
+)
+from ptm_plus.processes import World, unsynchronised
+from ptm_plus.run import Run
+from ptm_plus.step import LossKey, Tally, add_outcome
+
+CAREFUL_STEPS = 8
+"""Steps after a start in which several processes agree that memory sufficed, before they sum
+gradients; later ones sum them while the last micro-batch is still under way."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was computed and whose figures nobody has read yet.
+
+    Attributes:
+        plan: its plan.
+        rows: its rows, all processes together.
+        divisors: its counts.
+        tally: this process's sums.
+        loss: this process's share of the loss.
+        bad: 1 where the gradient was not finite and the update was left out, otherwise 0.
+    """
+
+    plan: StepPlan
+    rows: Mapping[str, Sequence[Row]]
+    divisors: Mapping[LossKey, float]
+    tally: Tally
+    loss: Tensor
+    bad: Tensor
+
+
+class Stepper:
+    """Takes optimizer steps.
+
+    Args:
+        run: the composed run; its parameters are sharded where the settings say so.
+        world: the processes of the run.
+
+    Attributes:
+        rules: rule by parameter name.
+        root: the run's root, or what spreads it over processes.
+        optimizer: the optimizer.
+    """
+
+    def __init__(self, run: Run, world: World) -> None:
+        self.run = run
+        self.world = world
+        self.rules = apply_rules(run.encoder, [one.component for one in run.rules])
+        set_mode(run.encoder, training=True)
+        blocks = run.encoder.card.block_list(run.encoder.backbone)
+        self.root = world.spread(run.root, blocks, run.settings.train.parallel)
+        self.optimizer: AdamW = build_optimizer(run.encoder, self.rules, run.settings.train)
+        self._careful = CAREFUL_STEPS
+
+    def batches(
+        self, rows: Mapping[str, Sequence[Row]], plan: StepPlan, micro_rows: int
+    ) -> list[LocalBatch]:
+        """Return this process's micro-batches of a step.
+
+        Args:
+            rows: rows of the step by stream, all processes together.
+            plan: the step's plan.
+            micro_rows: most rows of a micro-batch; 0 for the setting.
+        """
+        settings, world = self.run.settings, self.world
+        level = settings.train.parallel == "fsdp" and world.size > 1
+        size = micro_rows or settings.batch.micro_rows
+        return local_batches(self.run, rows, plan, size, world.rank, world.size, level=level)
+
+    def take(
+        self,
+        rows: Mapping[str, Sequence[Row]],
+        batches: Sequence[LocalBatch],
+        divisors: Mapping[LossKey, float],
+        plan: StepPlan,
+    ) -> Done | None:
+        """Take a step, or return ``None``, with nothing changed, when memory ran out.
+
+        Args:
+            rows: rows of the step by stream, all processes together.
+            batches: this process's micro-batches of them.
+            divisors: count of each loss over the whole step, all processes together.
+            plan: the step's plan.
+
+        Raises:
+            OutOfMemoryError: memory ran out where other processes cannot be told in time.
+        """
+        set_rate(self.optimizer, self.run.settings.train.lr, plan.lr)
+        outcome = self._accumulate(batches, divisors, plan)
+        if outcome is None:
+            return None
+        tally, loss = outcome
+        return Done(plan, rows, divisors, tally, loss, self._update())
+
+    def _accumulate(
+        self, batches: Sequence[LocalBatch], divisors: Mapping[LossKey, float], plan: StepPlan
+    ) -> tuple[Tally, Tensor] | None:
+        """Run all micro-batches forward and backward; ``None`` when memory ran out somewhere."""
+        several = self.world.size > 1
+        careful = several and self._careful > 0 and self.run.settings.train.parallel == "ddp"
+        tally, losses, short = Tally(), [], False
+        work: list[LocalBatch | None] = [*batches] or [None]
+        try:
+            for number, one in enumerate(work):
+                self._seed_device(plan.step, number)
+                together = several and not careful and number == len(work) - 1
+                with nullcontext() if together else unsynchronised(self.root):
+                    losses.append(self._pass(one, divisors, plan, tally, touch=together))
+        except torch.OutOfMemoryError:
+            if several and not careful:
+                raise
+            short = True
+        if careful:  # every process must have got here before gradients can be summed
+            short = bool(self.world.sum(torch.tensor([float(short)])))
+            if not short:
+                self._pass(None, divisors, plan, tally, touch=True)
+            self._careful -= 1
+        if short:
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.run.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
+        return tally, torch.stack(losses).sum()
+
+    def _pass(
+        self,
+        one: LocalBatch | None,
+        divisors: Mapping[LossKey, float],
+        plan: StepPlan,
+        tally: Tally,
+        touch: bool,
+    ) -> Tensor:
+        """Run one micro-batch forward and backward and return its share of the loss."""
+        run = self.run
+        batch = None if one is None else to_device(one.host, run.device, run.float_dtype())
+        share = 1.0 if one is None or one.real else 0.0
+        weights = plan.objective_weights
+        work = partial(run.root.losses, batch, divisors, weights, touch=touch, share=share)
+        with self.world.accelerator.autocast():
+            loss, sums, metrics = self.root(work)
+        if loss.requires_grad:
+            (loss * self.world.size).backward()  # gradients are averaged over processes
+        add_outcome(tally, sums, metrics)
+        return loss.detach()
+
+    def _update(self) -> Tensor:
+        """Clip and apply the gradient; return 1 where it is not finite and was left out."""
+        trainable = [p for p in self.run.encoder.parameters() if p.requires_grad]
+        self.world.average_whole(trainable)
+        keep_rows(self.run.encoder, self.rules)
+        counted = [p for p in trainable if p.grad is not None]
+        norm = limit_norm(counted, self.run.settings.train.clip)
+        bad = (~torch.isfinite(norm)).to(torch.float32)
+        self.optimizer.found_inf = bad  # then there is no update; nobody waits to know
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return bad
+
+    def _seed_device(self, step: int, number: int) -> None:
+        """Reseed device randomness (dropout), so that a resumed run draws the same."""
+        seed = self.run.settings.train.seed
+        torch.manual_seed(derive_key(seed, "device", step, number, self.world.rank) % 2**63)
