@@ -7,7 +7,6 @@ side with the first; nothing in the table is stored beforehand.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from ptm_plus.checkpoint import checkpoints
 from ptm_plus.consent import ALLOW
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
+from ptm_plus.launched import environment_alone, is_main_process
 from ptm_plus.progress import Watch
 from ptm_plus.report import GROUPS, read_report, write_report
 from ptm_plus.run_folder import SETTINGS, write_settings
@@ -91,6 +91,8 @@ def compare(
         resume: go on with both runs, each from where it stands.
     """
     began = time.perf_counter()
+    if not is_main_process():
+        return train(settings, watch, device=device, resume=resume)
     if not settings.plugins:
         return _with_guess(train(settings, watch, device=device, resume=resume), settings)
     with _beside(_without_plugins(settings), resume is not None) as baseline:
@@ -184,7 +186,7 @@ def _beside(settings: RunSettings, resume: bool) -> Iterator[subprocess.Popen[by
             stdin=subprocess.PIPE,  # its end tells the other process that this one was killed
             stdout=output,
             stderr=output,
-            env={**os.environ, "OMP_NUM_THREADS": "1", FOLLOWING: "1"},
+            env={**environment_alone(), "OMP_NUM_THREADS": "1", FOLLOWING: "1"},
         )
     try:
         yield process

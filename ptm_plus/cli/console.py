@@ -16,15 +16,11 @@ from rich.segment import Segment
 from ptm_plus.cli.rendering import plain_values
 from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch, json_line
 from ptm_plus.errors import SettingsError, nearest
+from ptm_plus.launched import is_main_process
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run_folder import append_record
 
 FORMATS = ("auto", "rich", "plain", "json")
-
-
-def is_main_process() -> bool:
-    """Tell whether this process speaks: rank 0 of ``torchrun``, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def make_watch(log_format: str = "auto", quiet: bool = False) -> Watch:

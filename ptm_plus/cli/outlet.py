@@ -11,11 +11,12 @@ from typing import Any
 import typer
 from rich.console import Console, RenderableType
 
-from ptm_plus.cli.console import is_main_process, make_watch, stdout_console
+from ptm_plus.cli.console import make_watch, stdout_console
 from ptm_plus.cli.flags import OutputFlags
 from ptm_plus.cli.rendering import plain_value
 from ptm_plus.cli.root import VERBOSE
 from ptm_plus.errors import StopRequested
+from ptm_plus.launched import is_main_process
 from ptm_plus.progress import Watch
 from ptm_plus.stopping import interrupting_signals
 

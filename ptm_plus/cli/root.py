@@ -11,13 +11,24 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from ptm_plus.cli.console import is_main_process, stderr_console
-from ptm_plus.errors import EnvironmentProblem, PtmPlusError, StopRequested
+from ptm_plus.cli.console import stderr_console
+from ptm_plus.errors import (
+    EnvironmentProblem,
+    GuardStop,
+    PluginError,
+    PtmPlusError,
+    SettingsError,
+    StopRequested,
+)
+from ptm_plus.launched import is_main_process, rank
 
 VERBOSE = "ptm_plus.verbose"
 """Key in a context's ``meta``: show the traceback of an error that has a message."""
 
 INTERRUPTED = 130
+
+_TOLD_ONCE = (SettingsError, PluginError, GuardStop, StopRequested)
+"""What every process of a run finds alike; the first one tells it."""
 
 
 class Root(TyperGroup):
@@ -37,6 +48,9 @@ class Root(TyperGroup):
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
             if is_main_process():
+                show_error(known, stderr_console())
+            elif not isinstance(known, _TOLD_ONCE):
+                known.message = f"process {rank()}: {known.message}"
                 show_error(known, stderr_console())
             raise typer.Exit(known.exit_code) from None
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptm_plus.cli.console import LoggedWatch, is_main_process
+from ptm_plus.cli.console import LoggedWatch
 from ptm_plus.cli.flags import CodeFlag, DeviceFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.folders import claim_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
 from ptm_plus.errors import StopRequested
+from ptm_plus.launched import is_main_process
 from ptm_plus.run_folder import SETTINGS, read_folder
 
 if TYPE_CHECKING:
