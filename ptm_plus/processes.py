@@ -5,6 +5,7 @@ Messages between processes are JSON: torch's own object collectives unpickle wha
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,9 +137,10 @@ class World:
         if parallel == "ddp":
             from torch.nn.parallel import DistributedDataParallel
 
-            return DistributedDataParallel(
-                root, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            names = inspect.signature(DistributedDataParallel).parameters
+            buffers = {"forward_sync_buffers", "broadcast_buffers"} & set(names)  # new, old
+            options = {max(buffers): False}
+            return DistributedDataParallel(root, gradient_as_bucket_view=True, **options)
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
