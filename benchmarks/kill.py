@@ -36,7 +36,9 @@ from ptm_plus.report import read_report
 from ptm_plus.run_folder import SETTINGS, read_log
 from ptm_plus.sample import build_world
 from ptm_plus.sample_run import sample_settings
+from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import dump_toml, resolve
+from ptm_plus.settings_paths import anchored
 
 PLUGINS = ("kg-fusion", "tlm")
 SMALL = (
@@ -52,7 +54,7 @@ SMALL = (
     "plugin.kg-fusion.vectors.epochs=8",
     "train.checkpoint_every=7",  # beside the log lines, so that sums between them must survive
     "train.log_every=5",
-    "train.evaluate_every=25",
+    "train.evaluate_every=40",
     "train.keep=3",
     "evaluate.sequences=24",
 )
@@ -67,6 +69,9 @@ PHASES = (
     "evaluate",
 )
 """Tasks as the run tells them, the time before the first, and the writing of a checkpoint."""
+
+QUESTIONS = 20
+"""One in so many of the sample's evaluation questions is asked."""
 
 AGAIN = 0.2
 """Share of tries that are killed a second time, while they resume."""
@@ -145,26 +150,29 @@ class Process:
         self._popen.wait()
 
 
-def settings_file(folder: Path, inputs: Path, steps: int, cache: Path) -> Path:
-    """Write the settings of a short run on the sample's files and return the file."""
-    flags: dict[str, Any] = {
-        "plugins": list(PLUGINS),
-        "output": str(inputs),
-        "train.steps": steps,
-        "prepare.cache": str(cache),
-    }
-    resolved = resolve(None, flags, SMALL)
-    settings = sample_settings(resolved, build_world(), Silent())
-    settings = settings.model_copy(update={"output": folder / "run"})
+def short_run(inputs: Path, steps: int) -> RunSettings:
+    """Write the sample's files and return the settings of a short run on them."""
+    flags: dict[str, Any] = {"plugins": list(PLUGINS), "output": str(inputs), "train.steps": steps}
+    settings = sample_settings(resolve(None, flags, SMALL), build_world(), Silent())
+    for file in (*settings.evaluate.mentions, *settings.evaluate.pairs):
+        lines = Path(file).read_text(encoding="utf-8").splitlines(keepends=True)
+        Path(file).write_text("".join(lines[::QUESTIONS]), encoding="utf-8")
+    return anchored(settings)
+
+
+def settings_file(folder: Path, settings: RunSettings) -> Path:
+    """Write the settings of a run in a folder, with a cache of its own, and return the file."""
+    prepare = settings.prepare.model_copy(update={"cache": str(folder / "cache")})
+    own = settings.model_copy(update={"output": folder / "run", "prepare": prepare})
     file = folder / "given.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(dump_toml(settings), encoding="utf-8")
+    file.write_text(dump_toml(own), encoding="utf-8")
     return file
 
 
-def unbroken(folder: Path, inputs: Path, steps: int) -> tuple[Path, dict[str, float]]:
+def unbroken(folder: Path, settings: RunSettings) -> tuple[Path, dict[str, float]]:
     """Run to the end without a kill; return the run folder and how long each phase took."""
-    file = settings_file(folder, inputs, steps, folder / "cache")
+    file = settings_file(folder, settings)
     process = Process(["train", "--config", str(file), "--device", "cpu"], folder / "output.log")
     while not process.ended():
         process.tell()
@@ -181,13 +189,13 @@ def unbroken(folder: Path, inputs: Path, steps: int) -> tuple[Path, dict[str, fl
 
 
 def attempt(
-    number: int, phase: str, folder: Path, inputs: Path, lengths: Mapping[str, float], given: Any
+    number: int, phase: str, folder: Path, lengths: Mapping[str, float], given: Any
 ) -> Moment:
     """Kill a run in a phase, resume it to its end, and compare it with the unbroken one."""
     draws = random.Random(f"{given.seed} {number}")
     delay = draws.random() * lengths.get(phase, 1.0)
     moment = Moment(number, phase, round(delay, 3), 0, [], False, "")
-    file = settings_file(folder, inputs, given.steps, folder / "cache")
+    file = settings_file(folder, given.settings)
     run = folder / "run"
     train = ["train", "--config", str(file), "--device", "cpu"]
     process = Process(train, folder / "output.log")
@@ -295,9 +303,9 @@ def phases(tries: int, seed: int) -> Iterator[str]:
 
 def run_all(given: Any, scratch: Path) -> dict[str, Any]:
     """Run everything and return the figures."""
-    inputs = scratch / "inputs"
-    given.unbroken, lengths = unbroken(scratch / "unbroken", inputs, given.steps)
-    twin, _ = unbroken(scratch / "twin", inputs, given.steps)
+    given.settings = short_run(scratch / "inputs", given.steps)
+    given.unbroken, lengths = unbroken(scratch / "unbroken", given.settings)
+    twin, _ = unbroken(scratch / "twin", given.settings)
     apart = difference(twin, given.unbroken)
     if apart:
         raise SystemExit(f"two unbroken runs differ already: {apart}")
@@ -306,7 +314,7 @@ def run_all(given: Any, scratch: Path) -> dict[str, Any]:
     def one(numbered: tuple[int, str]) -> Moment:
         number, phase = numbered
         folder = scratch / f"try-{number}"
-        moment = attempt(number, phase, folder, inputs, lengths, given)
+        moment = attempt(number, phase, folder, lengths, given)
         if moment.identical:
             shutil.rmtree(folder, ignore_errors=True)
         print(

@@ -18,7 +18,7 @@ from ptm_plus.keyed import derive_key, mix
 if TYPE_CHECKING:
     from ptm_plus.run import Run
 
-AHEAD = 16
+AHEAD = 8
 """Steps whose digests a checkpoint holds in advance."""
 
 _WHOLE = 1 << 64

@@ -38,7 +38,7 @@ FREE = (
 Data, plugins and tables are compared by content, so the paths of files are free as well."""
 
 _BY_CONTENT = ("plugins", "data.text", "data.pairs", "data.kg", "data.labels", "data.links")
-_FILES = (*_BY_CONTENT, "data.vectors", "tokenizer.path")
+_FILES = (*_BY_CONTENT, "data.vectors", "tokenizer.path", "model.path", "model.init_from")
 
 
 def identity(run: Run) -> Identity:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ptm_plus.errors import DataError, EnvironmentProblem
 from ptm_plus.files import refuse_links
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve
+from ptm_plus.settings_paths import moved
 
 SETTINGS = "settings.toml"
 """The resolved settings in a run folder."""
@@ -81,7 +83,8 @@ def read_folder(folder: Path) -> Resolved:
         near = "no such folder" if not folder.exists() else f"no {SETTINGS} in it: not a run folder"
         raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
     refuse_links_in(folder)
-    return resolve(path, {"output": folder})
+    resolved = resolve(path)
+    return replace(resolved, settings=moved(resolved.settings, folder))
 
 
 def refuse_links_in(folder: Path) -> None:

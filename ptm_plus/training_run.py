@@ -25,6 +25,7 @@ from ptm_plus.run import Run
 from ptm_plus.run_folder import TOKENIZER, locked, write_settings
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
+from ptm_plus.settings_paths import anchored
 from ptm_plus.train import Trainer
 
 
@@ -103,7 +104,7 @@ def _announce(world: World, settings: RunSettings, watch: Watch, resume: Resume 
     if resume is not None and checkpoints(settings.output):
         return
     if world.is_main:
-        write_settings(settings)
+        write_settings(anchored(settings))
     watch.figures("started", {"processes": world.size, "versions": versions()})
 
 

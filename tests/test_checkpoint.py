@@ -365,7 +365,7 @@ def test_a_checkpoint_between_two_log_lines_loses_no_figure(tmp_path):
 def test_other_data_are_noticed_before_a_step_is_taken(tmp_path):
     trainer = saved(tmp_path, 2)
     state = read_state(checkpoints(tmp_path)[0])
-    assert state.ahead == digests_ahead(trainer.run, trainer.reader, 2, 16)
+    assert state.ahead == digests_ahead(trainer.run, trainer.reader, 2, 8)
     again = trainer_of(tmp_path)
     again.run.collator._seed += 1  # other masks
     with pytest.raises(DataError, match="the data of step 3 are not those of the saved run"):

@@ -72,7 +72,7 @@ def resume(
     verify: Annotated[
         int,
         typer.Option(
-            "--verify", metavar="N", min=0, max=16, help="Check the data of the next N steps first."
+            "--verify", metavar="N", min=0, max=8, help="Check the data of the next N steps first."
         ),
     ] = 0,
     allow_changes: Annotated[

@@ -14,7 +14,7 @@ from ptm_plus.knowledge.labels import standard_language
 _LANGUAGES = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
 _TAG = r"[a-z]{2,3}(?:-(?:[A-Z][A-Za-z]+|[0-9]{3}))*"
 _PAIR = re.compile(rf"({_TAG})-({_TAG})")
-_HUB = "hub:"
+HUB = "hub:"
 _ORG_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -33,7 +33,7 @@ class HubDataset:
     split: str = "train"
 
     def __str__(self) -> str:
-        return f"{_HUB}{self.name}:{self.config}:{self.split}"
+        return f"{HUB}{self.name}:{self.config}:{self.split}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,20 @@ def parse_source(argument: str) -> SourceSpec:
         SettingsError: the argument names nothing.
         DataError: no such file, nothing matches the pattern, or it is a folder.
     """
-    languages, path = "", argument
-    before, equals, after = argument.partition("=")
-    if equals and _LANGUAGES.fullmatch(before) and not Path(argument).exists():
-        languages, path = before, after
+    languages, path = split_argument(argument)
     if not path:
         raise SettingsError(f"{argument!r} names no file", "write a path, a pattern, or hub:NAME")
-    if path.startswith(_HUB):
-        return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(_HUB), argument))
+    if path.startswith(HUB):
+        return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(HUB), argument))
     return SourceSpec(argument, languages, _matching(str(Path(path).expanduser())))
+
+
+def split_argument(argument: str) -> tuple[str, str]:
+    """Return the languages before ``=`` (or nothing), and the path or ``hub:`` name."""
+    before, equals, after = argument.partition("=")
+    if equals and _LANGUAGES.fullmatch(before) and not Path(argument).exists():
+        return before, after
+    return "", argument
 
 
 def _parse_hub(text: str, argument: str) -> HubDataset:

@@ -1,0 +1,78 @@
+"""Paths in settings: written down in full, so that a run can be resumed from any folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ptm_plus.discovery import Request
+from ptm_plus.hub import as_path
+from ptm_plus.settings import RunSettings
+from ptm_plus.sources.spec import HUB, split_argument
+
+Change = Callable[[str], str]
+
+_SOURCES = (
+    ("data", ("text", "pairs", "kg", "labels", "links")),
+    ("evaluate", ("mentions", "pairs")),
+)
+_NAMES = (("model", "path"), ("model", "init_from"), ("tokenizer", "path"))
+_FILES = (("data", "vectors"), ("prepare", "cache"))
+
+
+def anchored(settings: RunSettings) -> RunSettings:
+    """Return the settings with absolute paths in place of relative ones.
+
+    Names of the hub, of installed plugins, and languages before ``=`` stay as they are.
+    """
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute())
+
+    output = settings.output.expanduser().absolute()
+    return _changed(settings, absolute).model_copy(update={"output": output})
+
+
+def moved(settings: RunSettings, folder: Path) -> RunSettings:
+    """Return the settings of a run folder that lies elsewhere now: what was in it still is.
+
+    Args:
+        settings: as they were written, with absolute paths.
+        folder: where the run folder is.
+    """
+    before = settings.output
+
+    def follow(path: str) -> str:
+        inside = Path(path).is_relative_to(before) and before.is_absolute()
+        return str(folder.absolute() / Path(path).relative_to(before)) if inside else path
+
+    return _changed(settings, follow).model_copy(update={"output": folder})
+
+
+def _changed(settings: RunSettings, change: Change) -> RunSettings:
+    tree: dict[str, Any] = settings.model_dump(mode="json")
+    for section, names in _SOURCES:
+        for name in names:
+            tree[section][name] = [_source(one, change) for one in tree[section][name]]
+    for section, name in _NAMES:
+        value = tree[section][name]
+        tree[section][name] = change(value) if value and as_path(value) is not None else value
+    for section, name in _FILES:
+        tree[section][name] = change(tree[section][name]) if tree[section][name] else ""
+    tree["plugins"] = [_plugin(one, change) for one in tree["plugins"]]
+    return RunSettings.model_validate(tree)
+
+
+def _source(argument: str, change: Change) -> str:
+    languages, path = split_argument(argument)
+    if path.startswith(HUB):
+        return argument
+    return f"{languages}={change(path)}" if languages else change(path)
+
+
+def _plugin(text: str, change: Change) -> str:
+    request = Request.parse(text)
+    if not request.is_file:
+        return text
+    return change(request.name) + (f":{request.suffix}" if request.suffix else "")
