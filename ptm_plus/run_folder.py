@@ -43,15 +43,21 @@ def locked(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / _LOCK, timeout=_PATIENCE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / _LOCK, timeout=_PATIENCE):
-            yield
+        lock.acquire()
     except Timeout:
         raise EnvironmentProblem(
             f"{folder}: another process is training in this run folder",
             "wait for it or stop it, or name another folder with --output",
         ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_settings(settings: RunSettings) -> None:
@@ -65,10 +71,14 @@ def write_settings(settings: RunSettings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, dump_toml(settings))
     except OSError as error:
-        raise EnvironmentProblem(
-            f"{folder}: cannot be written: {error.strerror or error}",
-            "name another folder with --output, or make room",
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"{folder}: cannot be written: {error.strerror or error}",
+        "name another folder with --output, or make room",
+    )
 
 
 def read_folder(folder: Path) -> Resolved:

@@ -171,10 +171,11 @@ class Trainer:
         guards, progress = self.run.settings.guards, self.progress
         if bad or not all(map(math.isfinite, (*sums, loss))):
             return self._trouble(guards.nonfinite, self._not_finite(done))
-        if is_spike(loss, progress.recent, guards.spike_size, guards.spike_window):
+        if guards.spike != "ignore" and is_spike(
+            loss, progress.recent, guards.spike_size, guards.spike_window
+        ):
             words = f"the loss jumped to {loss:.4g} at step {done.plan.step + 1}"
-            if guards.spike != "ignore" and self._trouble(guards.spike, words):
-                return True
+            return self._trouble(guards.spike, words)
         progress.recent = [*progress.recent, loss][-guards.spike_window :]
         tally = progress.tally
         add_outcome(

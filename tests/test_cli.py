@@ -168,7 +168,11 @@ def test_claiming_a_folder_writes_settings_and_removes_only_the_run(files: Files
     (folder / "mine.txt").write_text("kept", encoding="utf-8")
     claim_folder(settings, overwrite=True)
     write_settings(settings)
-    assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "settings.toml"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "mine.txt",
+        "run.lock",
+        "settings.toml",
+    ]
     assert read_folder(folder).settings == settings
     moved = folder.rename(files.folder / "moved")
     assert read_folder(moved).settings.output == moved

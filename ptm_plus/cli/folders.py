@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
-from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER, refuse_links_in
+from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER, locked, refuse_links_in
 from ptm_plus.settings import RunSettings
 
 _OF_A_RUN = ("checkpoints", "report.json", LOG, TOKENIZER, SETTINGS)
@@ -22,7 +22,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
     Raises:
         SettingsError: an earlier run is in it, or it is a file.
         DataError: there are symbolic links in it.
-        EnvironmentProblem: it cannot be written.
+        EnvironmentProblem: it cannot be written, or another process is training in it.
     """
     folder = settings.output
     if folder.exists() and not folder.is_dir():
@@ -34,10 +34,11 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
         )
     refuse_links_in(folder)
     try:
-        if overwrite:
-            for name in _OF_A_RUN:
-                _remove(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            with locked(folder):  # nobody may be training there
+                for name in _OF_A_RUN:
+                    _remove(folder / name)
     except OSError as error:
         raise EnvironmentProblem(
             f"{folder}: cannot be written: {error.strerror or error}",
