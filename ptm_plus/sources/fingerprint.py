@@ -70,7 +70,7 @@ def _load(path: Path) -> _Memo:
     """Read the memo; one that is missing or damaged only costs reading the files again."""
     try:
         memo = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     whole = isinstance(memo, dict) and all(
         isinstance(known, dict) and "sha256" in known for known in memo.values()

@@ -88,13 +88,20 @@ def parse_source(argument: str) -> SourceSpec:
     """
     languages, path = "", argument
     before, equals, after = argument.partition("=")
-    if equals and _LANGUAGES.fullmatch(before) and not Path(argument).exists():
+    if equals and _LANGUAGES.fullmatch(before) and not _exists(argument):
         languages, path = before, after
     if not path:
         raise SettingsError(f"{argument!r} names no file", "write a path, a pattern, or hub:NAME")
     if path.startswith(_HUB):
         return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(_HUB), argument))
-    return SourceSpec(argument, languages, _matching(str(Path(path).expanduser())))
+    return SourceSpec(argument, languages, _files(path))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _parse_hub(text: str, argument: str) -> HubDataset:
@@ -105,6 +112,16 @@ def _parse_hub(text: str, argument: str) -> HubDataset:
         )
     config, split = (*rest, "", "")[:2]
     return HubDataset(name, config, split or "train")
+
+
+def _files(path: str) -> tuple[str, ...]:
+    try:
+        files = _matching(str(Path(path).expanduser()))
+        "".join(files).encode()  # a name that is not UTF-8 could be written into no record
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, not UTF-8
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"is no path: {reason}", "check the path", path=path) from error
+    return files
 
 
 def _matching(path: str) -> tuple[str, ...]:
