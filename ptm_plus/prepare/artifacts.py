@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-import zipfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +24,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptm_plus.errors import EnvironmentProblem
 from ptm_plus.files import flush
-from ptm_plus.prepare.store import META, is_whole
+from ptm_plus.prepare.meta import META
+from ptm_plus.prepare.store import is_whole
 
 _HEADER = "header"
+_ARRAYS = "arrays"
 
 
 @contextmanager
@@ -166,7 +168,8 @@ def write_part(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[s
     Raises:
         EnvironmentProblem: the disk is full or may not be written to.
     """
-    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    listed = {**header, _ARRAYS: sorted(arrays)}  # the archive's checksums cover no names
+    text = np.frombuffer(json.dumps(listed, sort_keys=True).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{_HEADER: text, **arrays})
     with disk_errors(path.parent):
@@ -181,26 +184,33 @@ def write_part(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[s
 
 
 def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the arrays and the header of a part."""
+    """Return the arrays and the header of a part that :func:`part_matches`."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files}
-    return arrays, json.loads(arrays.pop(_HEADER).tobytes())
+    header = json.loads(arrays.pop(_HEADER).tobytes())
+    if header.pop(_ARRAYS) != sorted(arrays):
+        raise ValueError(f"{path}: arrays are missing")
+    return arrays, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """Return the header of a part."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
         header: dict[str, Any] = json.loads(content[_HEADER].tobytes())
+    del header[_ARRAYS]
     return header
 
 
 def part_matches(path: Path, first: int, rows: int) -> bool:
     """Return whether a whole part for these rows lies there, from a run that was broken off."""
+    # All of it is read, because the archive's checksums are the test. Whatever a damaged one sets
+    # off in zlib, zipfile or numpy, warnings included: it is no whole part, and is made again.
     try:
-        _, header = read_part(path)  # All of it: the archive's checksums are the test.
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with warnings.catch_warnings(action="error"):
+            _, header = read_part(path)
+        return bool((header["first"], header["rows"]) == (first, rows))
+    except Exception:
         return False
-    return (header["first"], header["rows"]) == (first, rows)
 
 
 def _write_flushed(path: Path, content: bytes | memoryview) -> None:

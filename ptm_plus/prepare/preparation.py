@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
-from ptm_plus.errors import SettingsError
+from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.examples import Example
 from ptm_plus.prepare.layouts import Template
-from ptm_plus.prepare.store import FORMAT_VERSION, META, is_whole
+from ptm_plus.prepare.meta import FORMAT_VERSION, META, read_meta
+from ptm_plus.prepare.store import is_whole
 
 CHUNK_ROWS = 500
 """Rows of a chunk."""
@@ -231,7 +232,10 @@ def _difference(recipe: Recipe, inputs: Inputs) -> str:
     wanted = json.loads(json.dumps(inputs.values))
     differences: list[list[str]] = []
     for path in sorted(recipe.tokens.parent.glob(f"*/{META}")):
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            meta = read_meta(path.parent, "tokens")
+        except DataError:  # broken, or of another format: nothing to compare with
+            continue
         if meta["stream"] == recipe.stream:
             had = meta["inputs"]
             differences.append(

@@ -6,7 +6,6 @@ An artifact is a folder of ``.npy`` files with a ``meta.json``. It is written un
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -17,9 +16,8 @@ from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError
 from ptm_plus.prepare.accounts import Account, SpanAccount
-
-FORMAT_VERSION = 1
-"""Raised when the arrays change their meaning; part of every artifact's key."""
+from ptm_plus.prepare.mapped import borders, mapped
+from ptm_plus.prepare.meta import META, read_meta
 
 NO_WORD = 65535
 """Word number of tokens that are never masked."""
@@ -32,8 +30,6 @@ NO_LANGUAGE = 65535
 
 MOVABLE, RESTART = 1, 2
 """Bits of ``segment_flags``."""
-
-META = "meta.json"
 
 
 class SpanStore:
@@ -57,13 +53,13 @@ class SpanStore:
         self.meta = meta
         self.kinds: tuple[str, ...] = tuple(meta["kinds"])
         self.ids: tuple[str, ...] = tuple(meta["ids"])
-        rows = int(meta["rows"])
-        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", int(meta["sequences"]) + 1)
-        self.start: NDArray[np.uint16] = _mapped(folder, "start", rows)
-        self.length: NDArray[np.uint16] = _mapped(folder, "length", rows)
-        self.segment: NDArray[np.uint8] = _mapped(folder, "segment", rows)
-        self.kind: NDArray[np.uint8] = _mapped(folder, "kind", rows)
-        self.id: NDArray[np.int32] = _mapped(folder, "id", rows)
+        rows = meta["rows"]
+        self.offsets = borders(folder, "offsets", meta["sequences"], rows)
+        self.start: NDArray[np.uint16] = mapped(folder, "start", rows, "u2")
+        self.length: NDArray[np.uint16] = mapped(folder, "length", rows, "u2")
+        self.segment: NDArray[np.uint8] = mapped(folder, "segment", rows, "u1")
+        self.kind: NDArray[np.uint8] = mapped(folder, "kind", rows, "u1")
+        self.id: NDArray[np.int32] = mapped(folder, "id", rows, "i4")
 
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> SpanStore:
@@ -124,9 +120,9 @@ class SequenceStore:
         self.account.spans = {
             name: SpanAccount.from_json(table.meta["account"]) for name, table in spans.items()
         }
-        self._map_tokens(int(meta["tokens"]))
-        self._map_sequences(int(meta["sequences"]))
-        self._map_segments(int(meta["segments"]))
+        self._map_tokens(meta["tokens"])
+        self._map_sequences(meta["sequences"])
+        self._map_segments(meta["segments"])
 
     @classmethod
     def open(
@@ -160,79 +156,39 @@ class SequenceStore:
 
     def _map_tokens(self, tokens: int) -> None:
         folder, columns = self.folder, self.meta["columns"]
-        self.ids: NDArray[np.unsignedinteger[Any]] = _mapped(folder, "ids", tokens)
-        self.words: NDArray[np.uint16] = _mapped(folder, "words", tokens)
-        self.char_start: NDArray[np.uint32] = _mapped(folder, "char_start", tokens)
-        self.char_end: NDArray[np.uint32] = _mapped(folder, "char_end", tokens)
+        self.ids: NDArray[np.unsignedinteger[Any]] = mapped(folder, "ids", tokens, "u2", "u4")
+        self.words: NDArray[np.uint16] = mapped(folder, "words", tokens, "u2")
+        self.char_start: NDArray[np.uint32] = mapped(folder, "char_start", tokens, "u4")
+        self.char_end: NDArray[np.uint32] = mapped(folder, "char_end", tokens, "u4")
         self.position: NDArray[np.uint16] | None = (
-            _mapped(folder, "position", tokens) if self.meta["position"] else None
+            mapped(folder, "position", tokens, "u2") if self.meta["position"] else None
         )
         self.columns: dict[str, NDArray[Any]] = {
-            name: _mapped(folder, f"column.{name}", tokens) for name in columns
+            name: mapped(folder, f"column.{name}", tokens) for name in columns
         }
 
     def _map_sequences(self, size: int) -> None:
         folder = self.folder
-        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", size + 1)
-        self.segments: NDArray[np.int64] = _mapped(folder, "segments", size + 1)
-        self.example: NDArray[np.int64] = _mapped(folder, "example", size)
+        self.offsets = borders(folder, "offsets", size, self.meta["tokens"])
+        self.segments = borders(folder, "segments", size, self.meta["segments"])
+        self.example: NDArray[np.int64] = mapped(folder, "example", size, "i8")
         self.version: NDArray[np.uint8] | None = (
-            _mapped(folder, "version", size) if self.meta["versions"] > 1 else None
+            mapped(folder, "version", size, "u1") if self.meta["versions"] > 1 else None
         )
-        self.stratum: NDArray[np.uint16] = _mapped(folder, "stratum", size)
+        self.stratum: NDArray[np.uint16] = mapped(folder, "stratum", size, "u2")
         self.label: dict[str, NDArray[np.int64]] = {
-            name: _mapped(folder, f"label.{name}", size) for name in self.labels
+            name: mapped(folder, f"label.{name}", size, "i8") for name in self.labels
         }
 
     def _map_segments(self, size: int) -> None:
         folder = self.folder
-        self.segment_length: NDArray[np.uint16] = _mapped(folder, "segment_length", size)
-        self.segment_flags: NDArray[np.uint8] = _mapped(folder, "segment_flags", size)
-        self.segment_type: NDArray[np.uint8] = _mapped(folder, "segment_type", size)
-        self.segment_field: NDArray[np.uint8] = _mapped(folder, "segment_field", size)
-        self.segment_language: NDArray[np.uint16] = _mapped(folder, "segment_language", size)
+        self.segment_length: NDArray[np.uint16] = mapped(folder, "segment_length", size, "u2")
+        self.segment_flags: NDArray[np.uint8] = mapped(folder, "segment_flags", size, "u1")
+        self.segment_type: NDArray[np.uint8] = mapped(folder, "segment_type", size, "u1")
+        self.segment_field: NDArray[np.uint8] = mapped(folder, "segment_field", size, "u1")
+        self.segment_language: NDArray[np.uint16] = mapped(folder, "segment_language", size, "u2")
 
 
 def is_whole(folder: Path) -> bool:
     """Return whether an artifact lies there under its final name."""
     return (folder / META).is_file()
-
-
-def read_meta(folder: str | PathLike[str], what: str) -> dict[str, Any]:
-    """Return the ``meta.json`` of an artifact.
-
-    Args:
-        folder: the artifact.
-        what: ``"tokens"`` or ``"spans"``.
-
-    Raises:
-        DataError: it is missing, broken, of another version or of another kind.
-    """
-    path = Path(folder) / META
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = (meta["artifact"], meta["version"])
-    except FileNotFoundError as error:
-        raise DataError("no prepared data here", "prepare the stream again", path=folder) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"broken: {error}", "delete the folder", path=path) from error
-    if found != (what, FORMAT_VERSION):
-        raise DataError(
-            f"holds {found[0]} of format {found[1]}; expected {what} of format {FORMAT_VERSION}",
-            "prepare the stream again",
-            path=folder,
-        )
-    return meta
-
-
-def _mapped(folder: Path, name: str, size: int) -> Any:
-    path = folder / f"{name}.npy"
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", "delete its folder", path=path) from error
-    if array.shape != (size,):
-        raise DataError(
-            f"holds {array.shape} values; expected ({size},)", "delete its folder", path=path
-        )
-    return array
