@@ -87,7 +87,9 @@ def fuzz(name: str, inputs: int, seed: int) -> Count:
     while reached < inputs:
         reached, broken = _run(count, name, seed, range(reached, inputs))
         if broken:
-            reached = _blame(count, name, seed, reached)
+            # The one at fault is among those that were to be reported together next.
+            suspects = range(reached, min(reached + _REPORT_EVERY, inputs))
+            reached = _blame(count, name, seed, suspects, broken)
     return count
 
 
@@ -119,14 +121,15 @@ def _run(count: Count, name: str, seed: int, numbers: range) -> tuple[int, str]:
     return reached, broken
 
 
-def _blame(count: Count, name: str, seed: int, reached: int) -> int:
-    """Find the input that killed a process among the next ones, by one process for each."""
-    for number in range(reached, reached + _REPORT_EVERY):
-        _, broken = _run(count, name, seed, range(number, number + 1))
-        if broken:
-            count.add(Outcome(violation=broken), name, seed, number)
+def _blame(count: Count, name: str, seed: int, suspects: range, broken: str) -> int:
+    """Find the input that kills a process, by one process for each; return the next number."""
+    for number in suspects:
+        _, again = _run(count, name, seed, range(number, number + 1))
+        if again:
+            count.add(Outcome(violation=again), name, seed, number)
             return number + 1
-    return reached + _REPORT_EVERY
+    count.add(Outcome(violation=f"{broken}, but not again"), name, seed, suspects.start)
+    return suspects.stop
 
 
 def _work(results: Connection, name: str, seed: int, numbers: range) -> None:

@@ -172,7 +172,9 @@ def _fault(reader: Reader, error: PtmPlusError, path: Path) -> str:
 
 
 def _lines(path: Path) -> float:
-    """Return how many lines a file has at most; of a damaged archive that is not known."""
+    """Return how many lines a file has; of parquet and damaged archives that is not known."""
+    if path.suffix == ".parquet":
+        return float("inf")
     try:
         return max(1, len(plain_lines(path)))
     except Violation:

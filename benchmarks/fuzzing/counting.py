@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.fuzzing.rules import Violation
 
+_GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
@@ -44,8 +45,12 @@ def _decompressed(data: bytes, new: Callable[[], Any]) -> bytes:
     """Decompress one member after the other; zeros after the last one are padding."""
     plain = b""
     try:
-        while data.strip(b"\0"):
+        while data := data.lstrip(b"\0"):
             member = new()
+            if (
+                data[:2] == _GZIP and len(data) > 3
+            ):  # the flags that have no meaning may be set or not
+                data = data[:3] + bytes([data[3] & 0x1F]) + data[4:]
             plain += member.decompress(data)
             if not member.eof:
                 raise EOFError("cut short")
