@@ -32,10 +32,14 @@ Row = dict[str, Any]
 
 
 def _marks(text: str, random: Random) -> list[Row]:
+    """Return marks within a text; now and then one that is just outside."""
     marks = []
-    for _ in range(random.choice((0, 0, 1, 2))):
-        start = random.randrange(len(text))
-        end = random.randint(start + 1, len(text))
+    if random.random() < 0.04:
+        start, end = random.choice(((-1, 1), (0, 0), (1, 0), (0, len(text) + 1)))
+        marks.append({"start": start, "end": end, "id": "Q1"})
+    for _ in range(random.choice((0, 1, 2))):
+        start = random.choice((0, random.randrange(len(text))))
+        end = random.choice((len(text), random.randint(start + 1, len(text))))
         key = random.choice(("id", "qid", "entity"))
         marks.append({"start": start, "end": end, key: random.choice(IDS)})
     return marks
