@@ -174,6 +174,7 @@ def test_rows_are_counted(memory: Path, count: object, text: str, expected: int)
 # The command
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_the_command_counts_and_keeps_what_it_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,7 +188,8 @@ def test_the_command_counts_and_keeps_what_it_found(
 
     # Forked, so that the worker's stand-in is there, too.
     monkeypatch.setattr(fuzz, "_work", work)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: _fork())
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: fork)
     output = tmp_path / "fuzz.json"
     arguments = ["--inputs", "6", "--seed", "9", "--reader", "links", "--json", str(output)]
     assert fuzz.main(arguments) == 1
@@ -199,13 +201,6 @@ def test_the_command_counts_and_keeps_what_it_found(
     assert (odd["violation"], odd["seed"], odd["times"]) == ("odd", 9, 1)
     files = {name: base64.b64decode(text) for name, text in odd["files"].items()}
     assert files == make_case(READERS["links"], 9, 0)
-
-
-_FORK = multiprocessing.get_context("fork")
-
-
-def _fork() -> object:
-    return _FORK
 
 
 def test_the_command_leaves_with_0_where_nothing_is_found(tmp_path: Path) -> None:
