@@ -181,6 +181,9 @@ def _check_sealed(path: Path) -> int:
     wrong = damage(path.parent)
     state = path.parent / "state.json"
     require(isinstance(wrong, str), "no text")
+    if not wrong:
+        listed = json.loads(path.read_text(encoding="utf-8"))["files"]
+        require(set(listed) == {state.name}, "a manifest without the files is taken for whole")
     require(bool(wrong) or state.read_bytes() == _state(Random())["state.json"], "damage unseen")
     return int(not wrong)
 
@@ -190,6 +193,10 @@ def _check_state(path: Path) -> int:
     for strata in state.cursors.values():
         for epoch, row in strata.values():
             require(type(epoch) is int and type(row) is int, "cursors that are no numbers")
+    held = json.loads(path.read_text(encoding="utf-8"))["cursors"]
+    found = {name: dict(strata) for name, strata in state.cursors.items()}
+    same = {name: {one: tuple(at) for one, at in strata.items()} for name, strata in held.items()}
+    require(found == same, "cursors that the file does not have")
     tables = (state.progress, state.identity, state.plugins)
     require(all(isinstance(table, dict) for table in tables), "what is no table")
     return len(state.cursors)
