@@ -178,7 +178,7 @@ def _changed(value: Any, new: Any, random: Random) -> Any:
         else:
             items[at : at + random.randrange(2)] = random.choice(([], [new], [items[at]] * 2))
         return items
-    if type(value) is int and random.random() < 0.7:
+    if type(value) is int and abs(value) < 2**64 and random.random() < 0.7:
         return value + random.choice((-1, 1, 1, 10, -10, 0.0))
     return new
 
