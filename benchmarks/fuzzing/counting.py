@@ -45,19 +45,26 @@ def plain_lines(path: Path) -> list[bytes]:
 
 
 def _decompressed(data: bytes, new: Callable[[], Any]) -> bytes:
+    try:
+        return _members(data, new)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise Violation(f"takes a damaged archive for whole: {error}") from error
+
+
+def _members(data: bytes, new: Callable[[], Any]) -> bytes:
     """Decompress one member after the other; zeros after the last one are padding."""
     plain = b""
-    try:
-        while data := data.lstrip(b"\0"):
-            member = new()
+    while data := data.lstrip(b"\0"):
+        member = new()
+        try:
             plain += member.decompress(data)
-            if not member.eof:
-                raise EOFError("cut short")
-            data = member.unused_data
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        if any(words in str(error) for words in _HEADER_ONLY):
+        except zlib.error as error:
+            if not any(words in str(error) for words in _HEADER_ONLY):
+                raise
             return plain + gzip.decompress(data)
-        raise Violation(f"takes a damaged archive for whole: {error}") from error
+        if not member.eof:
+            raise EOFError("cut short")
+        data = member.unused_data
     return plain
 
 
