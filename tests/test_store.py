@@ -200,6 +200,7 @@ def test_borders_that_do_not_rise_are_refused(store: SequenceStore, values: list
         ({"tokens": -1}, "'tokens': .*greater than or equal to 0"),
         ({"sequences": float("inf")}, "'sequences'"),
         ({"labels": []}, "'labels'"),
+        ({"labels": {"x" * 5000: None}}, "'labels.*at most 200 characters"),
         ({"account": {"rows": 1}}, r"'account\.used': Field required"),
         ({"artifact": {}}, r"holds {} of format 1; expected tokens"),
     ],

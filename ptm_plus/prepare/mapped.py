@@ -42,7 +42,8 @@ def mapped(folder: Path, name: str, size: int, *dtypes: str) -> Any:
             header = file.read(int.from_bytes(start[len(_MAGIC) :], "little"))
             length = os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", _HINT, path=path) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot be read: {reason}", _HINT, path=path) from error
     found = _HEADER.fullmatch(header) if start.startswith(_MAGIC) else None
     if found is None:
         raise DataError("is no array as prepare writes it", _HINT, path=path)

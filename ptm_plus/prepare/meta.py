@@ -19,6 +19,7 @@ FORMAT_VERSION = 1
 META = "meta.json"
 
 _Size = Annotated[int, Field(ge=0, lt=2**48)]
+_FileName = Annotated[str, Field(max_length=200)]
 
 
 def _model(name: str, kinds: Mapping[str, Any]) -> type[BaseModel]:
@@ -36,8 +37,8 @@ _MODELS = {
             **dict.fromkeys(("key", "stream"), str),
             **dict.fromkeys(("fields", "languages", "strata"), list[str]),
             **dict.fromkeys(("tokens", "sequences", "segments"), _Size),
-            "labels": dict[str, list[str] | None],
-            "columns": dict[str, str],
+            "labels": dict[_FileName, list[str] | None],
+            "columns": dict[_FileName, str],
             "position": bool,
             "versions": int,
             "inputs": dict[str, Any],
