@@ -21,7 +21,7 @@ from torch.optim import AdamW
 
 from ptm_plus.data import Cursors, Reader
 from ptm_plus.digest import AHEAD, digests_ahead
-from ptm_plus.errors import DataError
+from ptm_plus.errors import DataError, shown
 from ptm_plus.identity import differences, identity, require_same, versions
 from ptm_plus.processes import World, like, whole
 from ptm_plus.progress import Watch
@@ -201,14 +201,14 @@ def read_state(folder: Path) -> State:
         return State(
             cursors={
                 stream: {stratum: _place(*at) for stratum, at in strata.items()}
-                for stream, strata in found["cursors"].items()
+                for stream, strata in _tables(found["cursors"]).items()
             },
-            progress=dict(found["progress"]),
-            identity={part: dict(values) for part, values in found["identity"].items()},
-            versions=dict(found["versions"]),
-            processes=int(found["processes"]),
+            progress=_table(found["progress"]),
+            identity=_tables(found["identity"]),
+            versions=_table(found["versions"]),
+            processes=_number(found["processes"]),
             ahead=[str(digest) for digest in found["ahead"]],
-            plugins={name: dict(values) for name, values in found["plugins"].items()},
+            plugins=_tables(found["plugins"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
@@ -217,9 +217,23 @@ def read_state(folder: Path) -> State:
 
 
 def _place(epoch: Any, row: Any) -> tuple[int, int]:
-    if not (type(epoch) is int and type(row) is int and epoch >= 0 and row >= 0):
-        raise ValueError(f"({epoch!r}, {row!r}) is not an epoch and a row")
-    return epoch, row
+    return _number(epoch), _number(row)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{shown(value)} is not a number from 0 on")
+    return value
+
+
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    return {name: _table(table) for name, table in _table(value).items()}
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(value)} is not a table")
+    return value
 
 
 # ---------------------------------------------------------------------------------------------

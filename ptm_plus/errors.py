@@ -30,9 +30,9 @@ class PtmPlusError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message)
+        self.hint = _printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
@@ -94,7 +94,31 @@ class StopRequested(PtmPlusError):
     exit_code = 75
 
 
+def shown(value: object, longest: int = 60) -> str:
+    """Return a value as a message shows it: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of too many digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return names as a message lists them; long names and long lists are cut."""
+    words = [
+        name if name and name.isprintable() and len(name) <= 40 else shown(name, 40)
+        for name in names
+    ]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _printable(text: str) -> str:
+    """Spell half characters out, as names of files that are not UTF-8 have them."""
+    return text.encode("utf-8", "backslashreplace").decode()

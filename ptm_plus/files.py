@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -14,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from ptm_plus.archives import Archive
 from ptm_plus.errors import DataError
 
 Pathish = str | PathLike[str]
@@ -56,15 +58,16 @@ def open_bytes(path: Pathish) -> BinaryIO:
     try:
         if name.endswith(".gz"):
             return cast(BinaryIO, gzip.open(name, "rb"))
-        if name.endswith(".xz"):
-            return cast(BinaryIO, lzma.open(name, "rb"))
-        if name.endswith(".bz2"):
-            return cast(BinaryIO, bz2.open(name, "rb"))
-        return open(name, "rb")
+        stream = open(name, "rb")  # noqa: SIM115 (closed by the caller)
     except FileNotFoundError as error:
         raise DataError("no such file", "check the path", path=path) from error
     except OSError as error:
         raise DataError(f"cannot be opened: {error.strerror or error}", path=path) from error
+    if name.endswith(".xz"):
+        return io.BufferedReader(Archive(stream, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)))
+    if name.endswith(".bz2"):
+        return io.BufferedReader(Archive(stream, bz2.BZ2Decompressor))
+    return stream
 
 
 def read_json(path: Pathish) -> Any:
@@ -95,6 +98,14 @@ def refuse_links(paths: Iterable[Path]) -> None:
                     "what is written there would land elsewhere; remove the link",
                     path=path,
                 )
+
+
+def exists(path: Pathish) -> bool:
+    """Tell whether something lies there; a name that no file can have is none."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def plain_suffix(path: Pathish) -> str:

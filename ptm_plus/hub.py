@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.errors import SettingsError
+from ptm_plus.files import exists
 
 _PATHS = (".", "/", "~")
 
@@ -20,7 +21,7 @@ def as_path(name: str) -> Path | None:
         path = Path(name).expanduser()
     except RuntimeError:  # the home of a user that is not known
         path = Path(name)
-    return path if path.exists() or name.startswith(_PATHS) or name.count("/") > 1 else None
+    return path if exists(path) or name.startswith(_PATHS) or name.count("/") > 1 else None
 
 
 NEEDS_CODE = (

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ptm_plus.components import Annotator, Refused, Stream
+from ptm_plus.errors import DataError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import derive_key
 from ptm_plus.knowledge.graph import Graph, read_graph
@@ -119,8 +120,18 @@ def load_links(settings: RunSettings) -> dict[str, str]:
 
 
 def _files(arguments: Sequence[str]) -> list[str]:
-    """Return the files that flags name, patterns expanded."""
-    return [path for argument in arguments for path in parse_source(argument).files]
+    """Return the files that flags name, patterns expanded.
+
+    Raises:
+        DataError: a file is not there, or a dataset of the hub is named.
+    """
+    specs = [parse_source(argument) for argument in arguments]
+    for spec in specs:
+        if spec.hub is not None:
+            raise DataError(
+                "only text and pairs are read from the hub", "name a file", path=spec.argument
+            )
+    return [path for spec in specs for path in spec.files]
 
 
 class _Linking:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from ptm_plus.errors import DataError
+from ptm_plus.errors import DataError, shown
 from ptm_plus.files import file_sha256, flush
 
 MANIFEST = "manifest.json"
@@ -63,8 +63,8 @@ def damage(folder: Path, needed: Collection[str] = ()) -> str:
 def _wrong(folder: Path, name: str, expected: dict[str, object]) -> str:
     """Say what is wrong with one file; nothing outside the folder is ever looked at."""
     plain = PurePosixPath(name)
-    if plain.is_absolute() or ".." in plain.parts or not plain.parts:
-        return f"{MANIFEST} names {name!r}, which is outside the folder"
+    if plain.is_absolute() or ".." in plain.parts or str(plain) != name or name == ".":
+        return f"{MANIFEST} names {shown(name)}, which is no file in the folder"
     path = folder / plain
     if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         return f"{name} is a link"

@@ -10,12 +10,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ptm_plus.errors import SettingsError
+from ptm_plus.errors import SettingsError, shown
 
 M = TypeVar("M", bound=BaseModel)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _EXPECTED = "Input should be "
+_HALF = re.compile("[\ud800-\udfff]")
+_DEEPEST = 32
+_MOST_FAULTS = 10
+_LONGEST_TYPO = 100
+_PLAINER = "write a shorter or a plainer value"
 
 
 def dotted(parts: Sequence[str | int]) -> str:
@@ -34,6 +39,41 @@ def dotted(parts: Sequence[str | int]) -> str:
 def _quoted(part: str) -> str:
     # A TOML string is a JSON string, except that it must also escape the delete character.
     return json.dumps(part, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def check_values(values: Mapping[str, Any], origin: str) -> None:
+    """Refuse what could not be written into the resolved file and read again.
+
+    Args:
+        values: one layer of settings.
+        origin: where it comes from.
+
+    Raises:
+        SettingsError: a value is nested too deeply, a number has more than 64 bits, or a text holds
+            a NUL or half a character.
+    """
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), values)]
+    while waiting:
+        parts, value = waiting.pop()
+        problem = _unwritable(value) or ("nested too deeply" if len(parts) > _DEEPEST else "")
+        if problem:
+            key = _cut(dotted(parts[:_DEEPEST]))
+            raise SettingsError(f"{key}: found {shown(value)} ({origin}): {problem}", _PLAINER)
+        if isinstance(value, Mapping):
+            waiting += [((*parts, key), entry) for key, entry in value.items()]
+            waiting += [((*parts, key), key) for key in value if _unwritable(key)]
+        elif isinstance(value, list | tuple):
+            waiting += [((*parts, at), entry) for at, entry in enumerate(value)]
+
+
+def _unwritable(value: Any) -> str:
+    """Say why a value cannot be written down; empty if it can."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "a text with a NUL character"
+        return "" if value.isascii() or not _HALF.search(value) else "not UTF-8"
+    too_long = isinstance(value, int) and value.bit_length() > 63
+    return "a number of more than 64 bits" if too_long else ""
 
 
 def validated(
@@ -58,7 +98,8 @@ def validated(
         return model.model_validate(values)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        lines = [_line(fault, parts, origins or {}) for fault in faults]
+        lines = [_line(fault, parts, origins or {}) for fault in faults[:_MOST_FAULTS]]
+        lines += [f"and {len(faults) - len(lines)} more"] if len(faults) > len(lines) else []
         raise SettingsError("\n".join(lines), _hint(faults[0], parts)) from error
 
 
@@ -79,7 +120,8 @@ def check_keys(
         source = f" ({origin})" if origin else ""
         keys = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == section]
         raise SettingsError(
-            f"unknown key {dotted(unknown)!r}{source}{_closest(unknown[-1], section, known)}",
+            f"unknown key {shown(dotted(unknown), 120)}{source}"
+            f"{_closest(unknown[-1], section, known)}",
             f"keys of {section or 'the top level'}: {', '.join(keys)}",
         )
 
@@ -91,6 +133,8 @@ def _closest(key: str, section: str, known: Sequence[str]) -> str:
         where, _, last = name.rpartition(".")
         return difflib.SequenceMatcher(None, key, last).ratio() + 0.1 * (where == section)
 
+    if len(key) > _LONGEST_TYPO:
+        return ""
     best = max(known, key=likeness, default="")
     return f"; did you mean {best!r}?" if best and likeness(best) >= 0.6 else ""
 
@@ -120,11 +164,12 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 
 
 def _line(fault: Any, parts: tuple[str, ...], origins: Mapping[str, str]) -> str:
-    key = dotted((*parts, *fault["loc"]))
+    place = (*parts, *fault["loc"])
+    key = _cut(dotted(place))
     if fault["type"] == "missing":
         return f"{key}: missing"
-    found = f"{key}: found {fault['input']!r}"
-    if origin := origins.get(key):
+    found = f"{key}: found {shown(fault['input'])}"
+    if origin := _origin(place, origins):
         found += f" ({origin})"
     message: str = fault["msg"]
     if message.startswith(_EXPECTED):
@@ -132,8 +177,21 @@ def _line(fault: Any, parts: tuple[str, ...], origins: Mapping[str, str]) -> str
     return f"{found}: {message.removeprefix('Value error, ')}"
 
 
+def _origin(place: tuple[str | int, ...], origins: Mapping[str, str]) -> str:
+    """Return where a value comes from: its own origin, its list's, or that of what is in it."""
+    for length in range(len(place), 0, -1):
+        if origin := origins.get(dotted(place[:length])):
+            return origin
+    inside = f"{dotted(place)}."
+    return next((origin for key, origin in origins.items() if key.startswith(inside)), "")
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= 120 else f"{key[:117]}..."
+
+
 def _hint(fault: Any, parts: tuple[str, ...]) -> str:
-    key = dotted((*parts, *fault["loc"]))
+    key = _cut(dotted((*parts, *fault["loc"])))
     if fault["type"] in ("tuple_type", "list_type"):
         return f"write a list: {key}=['…']"
     if fault["type"] == "string_type":

@@ -15,9 +15,9 @@ from typing import Any
 
 import tomli_w
 
-from ptm_plus.errors import SettingsError
+from ptm_plus.errors import SettingsError, shown
 from ptm_plus.settings import RunSettings
-from ptm_plus.settings_checks import check_keys, dotted, validated
+from ptm_plus.settings_checks import check_keys, check_values, dotted, validated
 
 _DEEPEST = 32
 """Levels of tables and lists that a settings file may have."""
@@ -59,6 +59,7 @@ def resolve(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
+        check_values(layer, origin)
         check_keys(RunSettings, layer, origin=origin)
         values = _merged(values, layer)
         origins |= {key: origin for key, _ in leaves(layer)}
@@ -90,7 +91,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             or holds a null character, which no path and no name may.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = _loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(
             f"{path}: settings file cannot be read: {error.strerror}", "check the path"
@@ -136,7 +137,7 @@ def parse_set(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise SettingsError(f"--set {text}: no '=' in it", "write --set section.key=value")
+        raise SettingsError(f"--set {shown(text)}: no '=' in it", "write --set section.key=value")
     return _nested(parse_key(key), _parse_value(value))
 
 
@@ -147,22 +148,37 @@ def parse_key(text: str) -> list[str]:
         SettingsError: it is not a dotted key.
     """
     try:
-        table: Any = tomllib.loads(f"{text} = 0")
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(
-            f"{text!r} is not a dotted key",
-            'put parts with other characters than letters, digits, - and _ in quotes: plugin."a:b"',
-        ) from error
-    parts = []
-    while isinstance(table, dict):
+        table: Any = _loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError:
+        table = {}
+    parts: list[str] = []
+    # A second line or a comment would make another table than one key in the other.
+    while isinstance(table, dict) and len(table) == 1 and "\n" not in text:
         ((part, table),) = table.items()
         parts.append(part)
+    if table != 0:
+        raise SettingsError(
+            f"{shown(text)} is not a dotted key",
+            'put parts with other characters than letters, digits, - and _ in quotes: plugin."a:b"',
+        )
     return parts
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """Parse TOML; what the parser raises besides its own error becomes that error."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("Nested too deeply") from error
+    except ValueError as error:  # a number of too many digits
+        raise tomllib.TOMLDecodeError(str(error)) from error
 
 
 def _parse_value(text: str) -> Any:
     try:
-        table = tomllib.loads(f"value = {text}")
+        table = _loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
     value = table.pop("value")

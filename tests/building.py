@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ptm_plus.prepare.accounts import Account, SpanAccount
+from ptm_plus.prepare.meta import FORMAT_VERSION
 from ptm_plus.prepare.store import (
-    FORMAT_VERSION,
     MOVABLE,
     NO_FIELD,
     NO_LANGUAGE,
@@ -125,6 +125,8 @@ def _write_tokens(folder: Path, sequences: Sequence[Seq]) -> None:
     meta = {
         "artifact": "tokens",
         "key": "built",
+        "stream": "text",
+        "inputs": {},
         "fields": ["text"],
         "languages": languages,
         "strata": strata,

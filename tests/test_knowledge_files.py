@@ -75,3 +75,23 @@ def test_suffix_and_hash(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     assert file_sha256(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
+def test_members_follow_one_another_and_nothing_behind_them_is_passed_over(tmp_path, suffix):
+    compress = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[suffix]
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(compress(b"one\n") + compress(b"two\n") + b"\0" * 8)
+    assert [line for _, line in open_lines(path)] == ["one", "two"]
+    second = bytearray(compress(b"two\n"))
+    second[0] ^= 1  # so that it is none: the standard library drops it in silence for two of three
+    path.write_bytes(compress(b"one\n") + second)
+    with pytest.raises(DataError, match="cannot be read after line"):
+        list(open_lines(path))
+
+
+def test_an_old_lzma_file_is_no_xz_file(tmp_path):
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(b"one\n", lzma.FORMAT_ALONE))
+    with pytest.raises(DataError, match="cannot be read after line 0"):
+        list(open_lines(path))

@@ -102,7 +102,7 @@ def test_language_codes_are_standardised():
     ("name", "text", "message"),
     [
         ("l.jsonl", '{"id": "Q1"\n', r"l\.jsonl:1: broken JSON"),
-        ("l.jsonl", '\n["Q1"]\n', r"l\.jsonl:2: expected a JSON object"),
+        ("l.jsonl", '\n["Q1"]\n', r"l\.jsonl:2: a JSON list instead of an"),
         ("l.jsonl", '{"id": "Q1", "lang": "en"}\n', r"l\.jsonl:1: 'label' must be text"),
         ("l.jsonl", '{"id": "", "lang": "en", "label": "a"}\n', r":1: 'id' is empty"),
         ("l.jsonl", '{"id": "Q1", "lang": "en", "label": "a", "aliases": "b"}\n', r"'aliases'"),
@@ -119,4 +119,38 @@ def test_bad_label_files_are_named_by_line(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(DataError, match=message):
+        read_labels([path])
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (', "x": ' + "[" * 100_000, "nested too deeply"),
+        (', "x": ' + "9" * 5000 + "}", "broken JSON: Exceeds the limit"),
+        (', "x": "a\\ud800"}', r"half a character: \\ud800"),
+        (', "label": "b"}', "key 'label' occurs twice"),
+        (', "aliases": 0}', "'aliases' must be a list"),
+        (', "aliases": [' + '"x",' * 9000 + "1]}", r"'aliases' must be .*\.\.\.$"),
+        (', "aliases": [' + '"x",' * 9000, "broken JSON"),
+    ],
+)
+def test_rows_that_json_alone_would_let_through_or_choke_on(tmp_path, rest, message):
+    path = tmp_path / "l.jsonl"
+    path.write_text('\n{"id": "Q1", "lang": "en", "label": "a"' + rest)
+    with pytest.raises(DataError, match=rf"l\.jsonl:2: .*{message}") as caught:
+        read_labels([path])
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path):
+    path = tmp_path / "l.jsonl"
+    path.write_text(json.dumps({"id": "Q1", "lang": "en", "label": ["x"] * 9000}))
+    with pytest.raises(DataError, match=r"'label' must be text, found \['x', .*\.\.\.$"):
+        read_labels([path])
+
+
+def test_columns_named_twice_are_refused(tmp_path):
+    path = tmp_path / "l.tsv"
+    path.write_text("id\tlang\tlabel\tlabel\nQ1\ten\tone\ttwo\n")
+    with pytest.raises(DataError, match=r"l\.tsv:1: columns named twice: label"):
         read_labels([path])

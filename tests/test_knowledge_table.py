@@ -185,3 +185,21 @@ def test_vectors_of_another_graph_are_refused(path):
     assert table.require_overlap(["Q1", "Q2", "7", "7"]) == 2
     with pytest.raises(DataError, match="vectors of another graph: none of its 4 entities"):
         table.require_overlap(["Q2", "Q3"])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ("[" * 100_000, "not JSON"),
+        ('["Q1", "Q20\\ud800", "x", "7"]', "half a character"),
+        ("[1, 2, 3, 4]", "expected a JSON list"),
+    ],
+)
+def test_ids_that_are_no_list_of_labels(tmp_path, ids, message):
+    at = tmp_path / "v.safetensors"
+    save_file({"vectors": VECTORS}, at)
+    ids_path(at).write_text(ids)
+    with pytest.raises(DataError, match=message) as caught:
+        VectorTable.open(at)
+    assert caught.value.path == ids_path(at)
+    assert caught.value.hint

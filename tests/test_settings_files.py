@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,65 @@ def test_the_schema_is_json_and_knows_every_section() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert set(schema["properties"]) == set(RunSettings.model_fields)
     assert schema["additionalProperties"] is False
+
+
+# What fuzzing found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plugin.x.y = " + "[" * 100_000, "Nested too deeply"),
+        ("plugin.x.y = " + "9" * 5000, "Exceeds the limit"),
+        ("plugin.x.y = 0x" + "f" * 5000, r"plugin\.x\.y: found a int .* more than 64 bits"),
+        ("plugin." + ".".join("a" * 2000) + " = 1", "nested too deeply"),
+        ("plugin.x.y = " + "[" * 40 + "]" * 40, "nested too deeply"),
+        ('output = "a\\u0000b"', "output: found .* a text with a NUL"),
+        ('[plugin."a\\u0000"]\nx = 1', "a text with a NUL"),
+    ],
+)
+def test_values_beyond_what_can_be_written_again(tmp_path: Path, text: str, message: str) -> None:
+    path = file(tmp_path, text)
+    error = refused(path)
+    assert str(path) in error.message
+    assert re.search(message, error.message)
+    assert len(str(error)) < 1000
+
+
+def test_bytes_of_the_command_line_that_are_not_utf8_are_refused() -> None:
+    assert "not UTF-8" in refused(sets=["output=caf\udce9"]).message
+    for text in ("output\udce9", "\udce9=1", 'plugin."\udce9".x=1'):
+        refused(sets=[text]).message.encode()
+
+
+def test_a_comment_or_a_second_line_is_no_key() -> None:
+    for text in ("#", "a # b", "[x]\ny", "[[x]]\ny", "a=1\nb"):
+        with pytest.raises(SettingsError, match="is not a dotted key"):
+            parse_key(text)
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    path = file(tmp_path, b"\xef\xbb\xbf[train]\nsteps = 7\n")
+    assert resolve(path).settings.train.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.steps=true", "train.steps: found True (--set): it has to be a number"),
+        ("train.lr=true", "train.lr: found True (--set): it has to be a number"),
+        ("train.lr=inf", "train.lr: found inf (--set), expected a finite number"),
+        ("train.weight_decay=nan", "train.weight_decay: found nan (--set), expected a finite"),
+        ("train.betas=[0.9,'x']", "train.betas[1]: found 'x' (--set), expected"),
+        ("batch.alpha={a={b=1}}", "batch.alpha.a: found {'b': 1} (--set), expected"),
+    ],
+)
+def test_every_message_has_the_origin(text: str, message: str) -> None:
+    assert refused(sets=[text]).message.startswith(message)
+
+
+def test_messages_are_short_whatever_was_given() -> None:
+    wrong = "[" + ",".join("1" for _ in range(500)) + "]"
+    assert "and 490 more" in refused(sets=[f"data.text={wrong}"]).message
+    for text in (f"{'x' * 9000}=1", f"train.lr={'x' * 9000}", "x" * 9000, f"a {'x' * 9000}=1"):
+        assert len(str(refused(sets=[text]))) < 1000

@@ -173,3 +173,34 @@ def test_fingerprint_of_a_file_that_went_away(folder: Path) -> None:
     (folder / "a.jsonl").unlink()
     with pytest.raises(DataError, match=r"a\.jsonl"):
         source_fingerprint(spec, folder)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("a" * 5000, "is no path: File name too long"),
+        (f"en={'a' * 5000}", "is no path: File name too long"),
+        ("~nobody-of-that-name/a.txt", "is no path: Could not determine home directory"),
+        ("a\0*", "is no path|no file matches"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_what_is_no_path_is_refused(argument: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_source(argument)
+
+
+def test_a_file_whose_name_is_not_utf8_is_refused_in_printable_words(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (folder / name).touch()
+    with pytest.raises(DataError, match="is no path") as caught:
+        parse_source(name)
+    assert "caf\\udce9.txt" in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_memo_that_is_nested_too_deeply_or_a_folder_is_made_again(folder: Path) -> None:
+    spec, memo = parse_source("a.jsonl"), folder / "fingerprints.json"
+    expected = source_fingerprint(spec, folder)
+    memo.write_text("[" * 100_000, encoding="utf-8")
+    assert source_fingerprint(spec, folder) == expected

@@ -232,3 +232,12 @@ def test_fingerprint_of_a_dataset_follows_its_content(dataset: Path) -> None:
     assert source_fingerprint(spec) == first
     write(dataset / "train.jsonl", '{"text": "changed"}\n')
     assert source_fingerprint(spec) != first
+
+
+def test_a_translation_that_names_a_language_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"translation": {"en": "a", "eng": "b", "fr": "c"}}\n', encoding="utf-8")
+    for argument in (str(path), f"en-fr={path}"):
+        with pytest.raises(DataError, match="has the languages en, eng, fr") as caught:
+            list(read_pairs(parse_source(argument)))
+        assert caught.value.line == 1

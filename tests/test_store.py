@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,9 +123,7 @@ def test_missing_and_broken_artifacts_are_refused(store: SequenceStore, tmp_path
 
 def test_an_array_of_another_length_is_refused(store: SequenceStore) -> None:
     np.save(store.folder / "words.npy", np.zeros(3, np.uint16))
-    with pytest.raises(
-        DataError, match=r"words\.npy: .* it holds uint16 \(3,\), not uint16 \(31,\)"
-    ):
+    with pytest.raises(DataError, match=r"words\.npy: holds 3 values; expected"):
         SequenceStore.open(store.folder)
     (store.folder / "words.npy").unlink()
     with pytest.raises(DataError, match=r"words\.npy: cannot be read"):
@@ -149,3 +149,95 @@ def test_an_empty_span_table_opens(tmp_path: Path) -> None:
     table = store.spans["given"]
     assert len(table) == 0
     assert table.offsets.tolist() == [0] * (len(store) + 1)
+
+
+# Damage
+
+
+def zipped() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"x"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"]", 1)),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"<u2", b"<u9")),
+        lambda path: np.save(path, np.load(path).astype("f4")),
+        lambda path: np.save(path, np.load(path)[None]),
+        lambda path: np.save(path, np.load(path).astype(">u2")),
+        lambda path: path.write_bytes(zipped()),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+def test_an_array_that_prepare_did_not_write_is_refused(store: SequenceStore, harm: Any) -> None:
+    harm(store.folder / "words.npy")
+    with pytest.raises(DataError, match=r"words\.npy: ") as caught:
+        SequenceStore.open(store.folder)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("values", [[0, 9, 5], [1, 5, 9], [0, 5, 8], [0, -1, 9]])
+def test_borders_that_do_not_rise_are_refused(store: SequenceStore, values: list[int]) -> None:
+    total = len(store.ids)
+    found = np.array([value if value != 9 else total for value in values])
+    assert len(found) == len(store.offsets)
+    np.save(store.folder / "offsets.npy", found)
+    with pytest.raises(DataError, match=rf"offsets\.npy: does not rise from 0 to {total}"):
+        SequenceStore.open(store.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fields": None}, "'fields': Input should be a valid array, found None"),
+        ({"tokens": "7"}, "'tokens': Input should be a valid integer"),
+        ({"tokens": -1}, "'tokens': .*greater than or equal to 0"),
+        ({"sequences": float("inf")}, "'sequences'"),
+        ({"labels": []}, "'labels'"),
+        ({"labels": {"x" * 5000: None}}, "'labels.*at most 200 characters"),
+        ({"account": {"rows": 1}}, r"'account\.used': Field required"),
+        ({"artifact": {}}, r"holds {} of format 1; expected tokens"),
+    ],
+)
+def test_meta_that_prepare_did_not_write_is_refused(
+    store: SequenceStore, change: dict[str, Any], message: str
+) -> None:
+    path = store.folder / "meta.json"
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**meta, **change}), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        SequenceStore.open(store.folder)
+
+
+def test_meta_that_is_no_table_is_refused(store: SequenceStore) -> None:
+    path = store.folder / "meta.json"
+    for text in ("[" * 100_000, "[]", "7", "\udce9", '{"artifact": "tokens", "version": 1}'):
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(DataError, match=r"meta\.json: broken: "):
+            SequenceStore.open(store.folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"meta\.json: broken: "):
+        SequenceStore.open(store.folder)
+
+
+def test_no_damage_makes_another_part(tmp_path: Path) -> None:
+    path = tmp_path / "000000.npz"
+    write_part(path, {"x": np.arange(4), "y": np.ones(2)}, {"first": 0, "rows": 4})
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for changed in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
+            path.write_bytes(changed)
+            if part_matches(path, 0, 4):
+                arrays, header = read_part(path)
+                assert header == {"first": 0, "rows": 4}
+                assert {name: a.tolist() for name, a in arrays.items()} == {
+                    "x": [0, 1, 2, 3],
+                    "y": [1, 1],
+                }

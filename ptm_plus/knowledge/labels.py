@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ptm_plus.errors import DataError
+from ptm_plus.errors import DataError, listed, shown
 from ptm_plus.files import Pathish, open_lines, plain_suffix
+from ptm_plus.json_rows import json_row
 from ptm_plus.knowledge.links import read_links, representative
 
 NAME_COLUMNS = ("label", "title", "wikipedia_title", "name")
@@ -134,7 +135,7 @@ def iter_names(path: Pathish) -> Iterator[Names]:
     """
     suffix = plain_suffix(path)
     if suffix not in (".jsonl", ".tsv"):
-        raise DataError(f"labels are .jsonl or .tsv, not {suffix!r}", path=path)
+        raise DataError(f"labels are .jsonl or .tsv, not {shown(suffix)}", path=path)
     empty = True
     for row in _json_names(path) if suffix == ".jsonl" else _tsv_names(path):
         empty = False
@@ -155,9 +156,9 @@ def standard_language(tag: str) -> str:
     try:
         return langcodes.standardize_tag(tag) if tag else "und"
     except ValueError as error:
-        raise DataError(f"{tag!r} is not a language code", "codes are like en, fr, zh-Hant") from (
-            error
-        )
+        raise DataError(
+            f"{shown(tag)} is not a language code", "codes are like en, fr, zh-Hant"
+        ) from (error)
 
 
 def _surfaces(row: Names) -> Iterator[tuple[str, bool]]:
@@ -178,27 +179,19 @@ def _json_names(path: Pathish) -> Iterator[Names]:
     for number, line in open_lines(path):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"broken JSON: {error.msg} at column {error.colno}", path=path, line=number
-            ) from error
-        except (ValueError, RecursionError) as error:  # too many digits, too many brackets
-            raise DataError(f"broken JSON: {error}", path=path, line=number) from error
-        yield _json_row(row, path, number)
+        yield _json_names_of(json_row(line, path, number), path, number)
 
 
-def _json_row(row: Any, path: Pathish, number: int) -> Names:
-    if not isinstance(row, dict):
-        raise DataError("expected a JSON object", path=path, line=number)
+def _json_names_of(row: Mapping[str, Any], path: Pathish, number: int) -> Names:
     entity = str(row["id"]) if type(row.get("id")) is int else row.get("id")
-    aliases = row.get("aliases") or []
+    aliases = [] if row.get("aliases") in (None, "") else row["aliases"]
     for key, value in (("id", entity), ("lang", row.get("lang")), ("label", row.get("label"))):
         if not isinstance(value, str):
-            raise DataError(f"{key!r} must be text, found {value!r}", path=path, line=number)
+            raise DataError(f"{key!r} must be text, found {shown(value)}", path=path, line=number)
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-        raise DataError(f"'aliases' must be a list of texts: {aliases!r}", path=path, line=number)
+        raise DataError(
+            f"'aliases' must be a list of texts, found {shown(aliases)}", path=path, line=number
+        )
     if not entity:
         raise DataError("'id' is empty", path=path, line=number)
     return Names(entity, _language(row["lang"], path, number), row["label"], tuple(aliases))
@@ -210,11 +203,14 @@ def _tsv_names(path: Pathish) -> Iterator[Names]:
     name = next((column for column in NAME_COLUMNS if column in header), None)
     if name is None or "id" not in header or "lang" not in header:
         raise DataError(
-            f"the header has {', '.join(header) or 'no columns'}",
+            f"the header has {listed(header)}",
             f"it needs id, lang and one of {', '.join(NAME_COLUMNS)}, separated by tabs",
             path=path,
             line=1,
         )
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise DataError(f"columns named twice: {listed(twice)}", "rename one", path=path, line=1)
     for number, line in lines:
         if not line.strip():
             continue

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import Pathish, file_sha256, flush, read_json
+from ptm_plus.errors import DataError, EnvironmentProblem, listed, shown
+from ptm_plus.files import Pathish, file_sha256, flush
 
 TENSOR = "vectors"
 _DTYPES: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _BLOCK = 16 << 20
+_AGAIN = "write the table again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class VectorTable:
         if not shared:
             raise DataError(
                 f"vectors of another graph: none of its {len(self.labels)} entities "
-                f"({', '.join(self.labels[:3])}, …) is in the graph",
+                f"({listed(self.labels[:3])}, …) is in the graph",
                 "give the vectors that were trained on this graph, or let them be trained again",
                 path=self.path,
             )
@@ -196,7 +197,7 @@ def _require_finite(at: Path, labels: Sequence[str], vectors: NDArray[np.floatin
         if bad.size:
             label = labels[start + int(bad[0])]
             raise DataError(
-                f"the vector of {label!r} has values that are not finite (NaN or infinity)",
+                f"the vector of {shown(label)} has values that are not finite (NaN or infinity)",
                 "its training diverged: lower the learning rate and train again",
                 path=at,
             )
@@ -230,10 +231,12 @@ def _metadata(at: Path) -> Mapping[str, str]:
         with safe_open(at, framework="numpy") as stored:
             names, metadata = list(stored.keys()), stored.metadata()
     except (SafetensorError, OSError) as error:
-        raise DataError(f"not a whole safetensors file: {error}", path=at) from error
+        raise DataError(f"not a whole safetensors file: {error}", _AGAIN, path=at) from error
     if names != [TENSOR]:
         raise DataError(
-            f"holds the tensors {', '.join(names) or 'none'}, expected {TENSOR!r} alone", path=at
+            f"holds the tensors {listed(names) or 'none'}, expected {TENSOR!r} alone",
+            _AGAIN,
+            path=at,
         )
     return dict(metadata or {})
 
@@ -250,7 +253,7 @@ def _map(at: Path) -> NDArray[np.floating]:
     shape: tuple[int, ...] = tuple(entry["shape"])
     if entry["dtype"] not in _DTYPES or len(shape) != 2 or 0 in shape:
         raise DataError(
-            f"vectors are {entry['dtype']} of shape {list(shape)}",
+            f"vectors are {entry['dtype']} of shape {shown(list(shape))}",
             "they must be F16 or F32, [entities, dimension]",
             path=at,
         )
@@ -271,9 +274,15 @@ def _ids_hash(at: Path, metadata: Mapping[str, str]) -> str:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    labels = read_json(path)
+    try:
+        labels = json.loads(path.read_bytes())
+        json.dumps(labels, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"half a character: {shown(error.object)}", _AGAIN, path=path) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON: {error}", _AGAIN, path=path) from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError("expected a JSON list of entity labels", path=path)
+        raise DataError("expected a JSON list of entity labels", _AGAIN, path=path)
     if len(set(labels)) != len(labels):
         raise DataError("labels repeat", "give each entity one row", path=path)
     return tuple(labels)

@@ -113,7 +113,7 @@ class Account:
             )
         lines.append(f"unknown tokens: {self.unknown:,} ({_percent(self.unknown, self.tokens)})")
         for stratum, tokens in _by_count(self.stratum_tokens):
-            examples = self.stratum_examples[stratum]
+            examples = self.stratum_examples.get(stratum, 0)
             lines.append(f"  {stratum}: {examples:,} examples, {tokens:,} tokens")
         for name, spans in sorted(self.spans.items()):
             lines += _span_lines(name, spans)

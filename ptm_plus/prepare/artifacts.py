@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,15 +26,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from ptm_plus.errors import DataError, EnvironmentProblem
 from ptm_plus.files import flush
-from ptm_plus.prepare.store import META, array_header, is_whole
+from ptm_plus.prepare.meta import META
+from ptm_plus.prepare.store import is_whole
 
 _HEADER = "header"
+_ARRAYS = "arrays"
 _NO_PART = (
-    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, Warning),
     *(ValueError, KeyError, TypeError, ArithmeticError),
     *(RuntimeError, MemoryError),  # encrypted, unknown version, nested too deeply
 )
-"""What reading a file that is no part of ours sets off."""
+"""What reading a file that is no part of ours sets off, numpy's and zipfile's warnings included."""
 
 
 @contextmanager
@@ -173,7 +176,8 @@ def write_part(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[s
     Raises:
         EnvironmentProblem: the disk is full or may not be written to.
     """
-    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    listed = {**header, _ARRAYS: sorted(arrays)}  # the archive's checksums cover no names
+    text = np.frombuffer(json.dumps(listed, sort_keys=True).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{_HEADER: text, **arrays})
     with disk_errors(path.parent):
@@ -195,7 +199,10 @@ def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     with _opened(path) as archive:
         arrays = {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
-        return arrays, _json(arrays.pop(_HEADER))
+        header = _json(arrays.pop(_HEADER))
+        if header.pop(_ARRAYS) != sorted(arrays):
+            raise ValueError("arrays are missing")
+        return arrays, header
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -205,13 +212,17 @@ def read_header(path: Path) -> dict[str, Any]:
         DataError: it is not whole, or not one of ours.
     """
     with _opened(path) as archive:
-        return _json(_array(archive, f"{_HEADER}.npy"))
+        header = _json(_array(archive, f"{_HEADER}.npy"))
+        del header[_ARRAYS]
+        return header
 
 
 def part_matches(path: Path, first: int, rows: int) -> bool:
     """Return whether a whole part for these rows lies there, from a run that was broken off."""
+    # All of it is read, because the archive's checksums are the test. Whatever a damaged one sets
+    # off in zlib, zipfile or numpy, warnings included: it is no whole part, and is made again.
     try:
-        _, header = read_part(path)  # All of it: the archive's checksums are the test.
+        _, header = read_part(path)
     except DataError:
         return False
     return (header.get("first"), header.get("rows")) == (first, rows)
@@ -220,7 +231,7 @@ def part_matches(path: Path, first: int, rows: int) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with warnings.catch_warnings(action="error"), zipfile.ZipFile(path) as archive:
             yield archive
     except _NO_PART as error:
         raise DataError(f"no part of prepared data: {error}", "delete it", path=path) from error
@@ -232,9 +243,19 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} is compressed")
     content = archive.read(name)
     stream = io.BytesIO(content)
-    shape, dtype = array_header(stream)
+    shape, dtype = _array_header(stream)
     values = np.frombuffer(content[stream.tell() :], np.uint8)
     return values.view(dtype).reshape(shape)
+
+
+def _array_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("another version of the format")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # numpy hands on what Python's tokenizer and parser raise
+        raise ValueError(f"no header of an array: {error}") from error
+    return shape, dtype
 
 
 def _json(array: NDArray[Any]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from ptm_plus.prepare.artifacts import (
     read_header,
 )
 from ptm_plus.prepare.artifacts import read_part as _read_part
+from ptm_plus.prepare.meta import FORMAT_VERSION
 from ptm_plus.prepare.preparation import Recipe
 from ptm_plus.prepare.sequence_parts import Names
-from ptm_plus.prepare.store import FORMAT_VERSION, NO_FIELD, NO_LANGUAGE
+from ptm_plus.prepare.store import NO_FIELD, NO_LANGUAGE
 
 _TOKENS = {"words": "u2", "char_start": "u4", "char_end": "u4"}
 _SEQUENCES = {"example": "i8", "stratum": "u2"}

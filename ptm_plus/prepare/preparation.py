@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,8 @@ from ptm_plus.components import Annotator, Layout, Refused, Rewriter, Stream
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.examples import Example
 from ptm_plus.prepare.layouts import Template
-from ptm_plus.prepare.store import FORMAT_VERSION, META, is_whole, read_meta
+from ptm_plus.prepare.meta import FORMAT_VERSION, META, read_meta
+from ptm_plus.prepare.store import is_whole
 
 CHUNK_ROWS = 500
 """Rows of a chunk."""
@@ -232,13 +232,15 @@ def _difference(recipe: Recipe, inputs: Inputs) -> str:
     wanted = json.loads(json.dumps(inputs.values))
     differences: list[list[str]] = []
     for path in sorted(recipe.tokens.parent.glob(f"*/{META}")):
-        with suppress(DataError, KeyError, TypeError, ValueError):  # what is broken is no neighbour
+        try:
             meta = read_meta(path.parent, "tokens")
-            if meta["stream"] == recipe.stream:
-                had = dict(meta["inputs"])
-                differences.append(
-                    sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
-                )
+        except DataError:  # broken, or of another format: nothing to compare with
+            continue
+        if meta["stream"] == recipe.stream:
+            had = meta["inputs"]
+            differences.append(
+                sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
+            )
     if not differences:
         return "the stream was never prepared"
     closest = min(differences, key=lambda names: (len(names), names))

@@ -6,21 +6,18 @@ An artifact is a folder of ``.npy`` files with a ``meta.json``. It is written un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.errors import DataError
-from ptm_plus.files import read_json
 from ptm_plus.prepare.accounts import Account, SpanAccount
-
-FORMAT_VERSION = 1
-"""Raised when the arrays change their meaning; part of every artifact's key."""
+from ptm_plus.prepare.mapped import borders, mapped
+from ptm_plus.prepare.meta import META, read_meta
 
 NO_WORD = 65535
 """Word number of tokens that are never masked."""
@@ -33,8 +30,6 @@ NO_LANGUAGE = 65535
 
 MOVABLE, RESTART = 1, 2
 """Bits of ``segment_flags``."""
-
-META = "meta.json"
 
 
 class SpanStore:
@@ -58,15 +53,13 @@ class SpanStore:
         self.meta = meta
         self.kinds: tuple[str, ...] = tuple(meta["kinds"])
         self.ids: tuple[str, ...] = tuple(meta["ids"])
-        rows = int(meta["rows"])
-        self.offsets: NDArray[np.int64] = _mapped(
-            folder, "offsets", int(meta["sequences"]) + 1, "i8"
-        )
-        self.start: NDArray[np.uint16] = _mapped(folder, "start", rows, "u2")
-        self.length: NDArray[np.uint16] = _mapped(folder, "length", rows, "u2")
-        self.segment: NDArray[np.uint8] = _mapped(folder, "segment", rows, "u1")
-        self.kind: NDArray[np.uint8] = _mapped(folder, "kind", rows, "u1")
-        self.id: NDArray[np.int32] = _mapped(folder, "id", rows, "i4")
+        rows = meta["rows"]
+        self.offsets = borders(folder, "offsets", meta["sequences"], rows)
+        self.start: NDArray[np.uint16] = mapped(folder, "start", rows, "u2")
+        self.length: NDArray[np.uint16] = mapped(folder, "length", rows, "u2")
+        self.segment: NDArray[np.uint8] = mapped(folder, "segment", rows, "u1")
+        self.kind: NDArray[np.uint8] = mapped(folder, "kind", rows, "u1")
+        self.id: NDArray[np.int32] = mapped(folder, "id", rows, "i4")
 
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> SpanStore:
@@ -76,8 +69,7 @@ class SpanStore:
             DataError: the folder is not a whole artifact of this version.
         """
         meta = read_meta(folder, "spans")
-        with _described(folder):
-            return cls(Path(folder), meta)
+        return cls(Path(folder), meta)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -129,9 +121,9 @@ class SequenceStore:
         self.account.spans = {
             name: SpanAccount.from_json(table.meta["account"]) for name, table in spans.items()
         }
-        self._map_tokens(int(meta["tokens"]))
-        self._map_sequences(int(meta["sequences"]))
-        self._map_segments(int(meta["segments"]))
+        self._map_tokens(meta["tokens"])
+        self._map_sequences(meta["sequences"])
+        self._map_segments(meta["segments"])
 
     @classmethod
     def open(
@@ -158,122 +150,46 @@ class SequenceStore:
                     "prepare the stream again",
                     path=table.folder,
                 )
-        with _described(folder):
-            return cls(Path(folder), meta, tables)
+        return cls(Path(folder), meta, tables)
 
     def __len__(self) -> int:
         return len(self.stratum)
 
     def _map_tokens(self, tokens: int) -> None:
         folder, columns = self.folder, self.meta["columns"]
-        self.ids: NDArray[np.unsignedinteger[Any]] = _mapped(folder, "ids", tokens, "u2", "u4")
-        self.words: NDArray[np.uint16] = _mapped(folder, "words", tokens, "u2")
-        self.char_start: NDArray[np.uint32] = _mapped(folder, "char_start", tokens, "u4")
-        self.char_end: NDArray[np.uint32] = _mapped(folder, "char_end", tokens, "u4")
+        self.ids: NDArray[np.unsignedinteger[Any]] = mapped(folder, "ids", tokens, "u2", "u4")
+        self.words: NDArray[np.uint16] = mapped(folder, "words", tokens, "u2")
+        self.char_start: NDArray[np.uint32] = mapped(folder, "char_start", tokens, "u4")
+        self.char_end: NDArray[np.uint32] = mapped(folder, "char_end", tokens, "u4")
         self.position: NDArray[np.uint16] | None = (
-            _mapped(folder, "position", tokens, "u2") if self.meta["position"] else None
+            mapped(folder, "position", tokens, "u2") if self.meta["position"] else None
         )
         self.columns: dict[str, NDArray[Any]] = {
-            name: _mapped(folder, f"column.{name}", tokens, dtype)
-            for name, dtype in columns.items()
+            name: mapped(folder, f"column.{name}", tokens, dtype) for name, dtype in columns.items()
         }
 
     def _map_sequences(self, size: int) -> None:
         folder = self.folder
-        self.offsets: NDArray[np.int64] = _mapped(folder, "offsets", size + 1, "i8")
-        self.segments: NDArray[np.int64] = _mapped(folder, "segments", size + 1, "i8")
-        self.example: NDArray[np.int64] = _mapped(folder, "example", size, "i8")
+        self.offsets = borders(folder, "offsets", size, self.meta["tokens"])
+        self.segments = borders(folder, "segments", size, self.meta["segments"])
+        self.example: NDArray[np.int64] = mapped(folder, "example", size, "i8")
         self.version: NDArray[np.uint8] | None = (
-            _mapped(folder, "version", size, "u1") if self.meta["versions"] > 1 else None
+            mapped(folder, "version", size, "u1") if self.meta["versions"] > 1 else None
         )
-        self.stratum: NDArray[np.uint16] = _mapped(folder, "stratum", size, "u2")
+        self.stratum: NDArray[np.uint16] = mapped(folder, "stratum", size, "u2")
         self.label: dict[str, NDArray[np.int64]] = {
-            name: _mapped(folder, f"label.{name}", size, "i8") for name in self.labels
+            name: mapped(folder, f"label.{name}", size, "i8") for name in self.labels
         }
 
     def _map_segments(self, size: int) -> None:
         folder = self.folder
-        self.segment_length: NDArray[np.uint16] = _mapped(folder, "segment_length", size, "u2")
-        self.segment_flags: NDArray[np.uint8] = _mapped(folder, "segment_flags", size, "u1")
-        self.segment_type: NDArray[np.uint8] = _mapped(folder, "segment_type", size, "u1")
-        self.segment_field: NDArray[np.uint8] = _mapped(folder, "segment_field", size, "u1")
-        self.segment_language: NDArray[np.uint16] = _mapped(folder, "segment_language", size, "u2")
+        self.segment_length: NDArray[np.uint16] = mapped(folder, "segment_length", size, "u2")
+        self.segment_flags: NDArray[np.uint8] = mapped(folder, "segment_flags", size, "u1")
+        self.segment_type: NDArray[np.uint8] = mapped(folder, "segment_type", size, "u1")
+        self.segment_field: NDArray[np.uint8] = mapped(folder, "segment_field", size, "u1")
+        self.segment_language: NDArray[np.uint16] = mapped(folder, "segment_language", size, "u2")
 
 
 def is_whole(folder: Path) -> bool:
     """Return whether an artifact lies there under its final name."""
     return (folder / META).is_file()
-
-
-def read_meta(folder: str | PathLike[str], what: str) -> dict[str, Any]:
-    """Return the ``meta.json`` of an artifact.
-
-    Args:
-        folder: the artifact.
-        what: ``"tokens"`` or ``"spans"``.
-
-    Raises:
-        DataError: it is missing, broken, of another version or of another kind.
-    """
-    path = Path(folder) / META
-    if not path.is_file():
-        raise DataError("no prepared data here", "prepare the stream again", path=folder)
-    meta: dict[str, Any] = read_json(path)
-    with _described(folder):
-        found = (meta["artifact"], meta["version"])
-    if found != (what, FORMAT_VERSION):
-        raise DataError(
-            f"holds {found[0]} of format {found[1]}; expected {what} of format {FORMAT_VERSION}",
-            "prepare the stream again",
-            path=folder,
-        )
-    return meta
-
-
-@contextmanager
-def _described(folder: str | PathLike[str]) -> Iterator[None]:
-    """Turn what a strange ``meta.json`` sets off into an error that names the folder.
-
-    Raises:
-        DataError: in its place.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"its {META} does not describe it: {type(error).__name__}: {error}",
-            "delete the folder",
-            path=folder,
-        ) from error
-
-
-def array_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read the header of an ``.npy`` file; return shape and element type, and believe neither.
-
-    Raises:
-        ValueError: it is none of ours.
-    """
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("another version of the format")
-    try:
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except Exception as error:  # numpy hands on what Python's tokenizer and parser raise
-        raise ValueError(f"no header of an array: {error}") from error
-    return shape, dtype
-
-
-def _mapped(folder: Path, name: str, size: int, *types: str) -> Any:
-    """Map the array ``[size]`` of one of some element types."""
-    path = folder / f"{name}.npy"
-    if path.parent != folder:
-        raise DataError(f"{name!r} is no name of an array", "delete the folder", path=folder)
-    wanted = [np.dtype(one) for one in types]
-    try:
-        with open(path, "rb") as stream:
-            shape, dtype = array_header(stream)
-            if shape != (size,) or dtype not in wanted:
-                said = " or ".join(map(str, wanted))
-                raise ValueError(f"it holds {dtype} {shape}, not {said} ({size},)")
-            return np.memmap(path, dtype, "r", stream.tell(), shape)
-    except (OSError, ValueError, OverflowError) as error:
-        raise DataError(f"cannot be read: {error}", "delete its folder", path=path) from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from ptm_plus.errors import DataError, nearest
+from ptm_plus.errors import DataError, listed, nearest, shown
 from ptm_plus.files import open_lines, plain_suffix
 from ptm_plus.hub import as_path
+from ptm_plus.json_rows import json_row
 from ptm_plus.sources.spec import HubDataset, SourceSpec
 
 Row = tuple[str, int, Mapping[str, Any] | None]
@@ -71,7 +71,7 @@ def _rows(spec: SourceSpec, formats: Mapping[str, _Format], header: _Header) -> 
         suffix = plain_suffix(path)
         if suffix not in formats:
             raise DataError(
-                f"{suffix!r} is not a format that is read here{nearest(suffix, formats)}",
+                f"{shown(suffix)} is not a format that is read here{nearest(suffix, formats)}",
                 f"convert it to one of {' '.join(formats)}",
                 path=path,
             )
@@ -110,43 +110,7 @@ def _documents(path: str, header: _Header) -> Iterator[_Numbered]:
 
 def _json_rows(path: str, header: _Header) -> Iterator[_Numbered]:
     for number, line in open_lines(path):
-        yield number, _json_row(line, path, number) if line.strip() else None
-
-
-def _json_row(line: str, path: str, number: int) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        position = getattr(error, "pos", 0)
-        raise DataError(
-            f"broken JSON: {error}, at {line[max(0, position - 15) : position + 15]!r}",
-            "a .jsonl file has one object per line",
-            path=path,
-            line=number,
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f"a JSON {type(row).__name__} instead of an object",
-            'a .jsonl file has one object per line, such as {"text": "…"}',
-            path=path,
-            line=number,
-        )
-    if "\\u" in line:
-        _refuse_half_characters(row, path, number)
-    return row
-
-
-def _refuse_half_characters(row: Mapping[str, Any], path: str, number: int) -> None:
-    """JSON can spell half of a surrogate pair, which is no character and fits no encoding."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"half a character: \\u{ord(error.object[error.start]):04x} without its other half",
-            "the text was cut inside a character; write it again from its source",
-            path=path,
-            line=number,
-        ) from error
+        yield number, json_row(line, path, number) if line.strip() else None
 
 
 def _tsv_rows(path: str, header: _Header) -> Iterator[_Numbered]:
@@ -189,7 +153,7 @@ def _table(path: str, cells: Iterable[_Cells], header: _Header) -> Iterator[_Num
             yield number, None
         elif len(row) != len(names):
             raise DataError(
-                f"{len(row)} columns instead of {len(names)} ({' '.join(names)})",
+                f"{len(row)} columns instead of {len(names)} ({listed(names)})",
                 "a text may hold neither tabs nor line breaks in a .tsv; quote it in a .csv",
                 path=path,
                 line=number,
@@ -202,7 +166,7 @@ def _text_header(path: str, first: list[str]) -> list[str]:
     names = _unique_names(path, first)
     if "text" not in names:
         raise DataError(
-            f"no column 'text' in the header {names}{nearest('text', names)}",
+            f"no column 'text' in the header ({listed(names)}){nearest('text', names)}",
             "the first line names the columns; one of them is text",
             path=path,
             line=1,
@@ -217,7 +181,7 @@ def _pair_header(path: str, first: list[str]) -> list[str] | None:
     if plain_suffix(path) == ".tsv" and len(first) in (2, 4):
         return None
     raise DataError(
-        f"{len(first)} columns and no header with src and tgt: {names[:6]}",
+        f"{len(first)} columns and no header with src and tgt: {listed(names)}",
         "name the columns src tgt src_lang tgt_lang, or give a .tsv of these four, or of two with "
         "en-fr=FILE",
         path=path,
@@ -229,7 +193,7 @@ def _unique_names(path: str, first: list[str]) -> list[str]:
     names = [cell.strip() for cell in first]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"columns named twice: {twice}", "rename one", path=path, line=1)
+        raise DataError(f"columns named twice: {listed(twice)}", "rename one", path=path, line=1)
     return names
 
 
@@ -240,16 +204,22 @@ def _parquet_rows(path: str, header: _Header) -> Iterator[_Numbered]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
+            _unique_names(path, table.schema_arrow.names)
             for batch in table.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
+            held = table.metadata.num_rows
+    # What pyarrow says, and what values set off that are not what their type promises.
+    except (OSError, pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:
         raise DataError(
-            f"cannot be read as parquet after row {number}: {error}",
-            "copy the file again; parquet compresses inside, not by .gz",
-            path=path,
+            f"cannot be read as parquet after row {number}: {error}", _PARQUET_HINT, path=path
         ) from error
+    if number != held:
+        raise DataError(f"has {number} rows, not {held} as it says", _PARQUET_HINT, path=path)
+
+
+_PARQUET_HINT = "copy the file again; parquet compresses inside, not by .gz"
 
 
 def _hub_rows(dataset: HubDataset) -> Iterator[_Numbered]:

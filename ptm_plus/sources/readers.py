@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ptm_plus.components import Refused
-from ptm_plus.errors import DataError, nearest
+from ptm_plus.errors import DataError, listed, nearest, shown
 from ptm_plus.examples import Example, Span
 from ptm_plus.knowledge.labels import standard_language
 from ptm_plus.sources.formats import pair_rows, text_rows
@@ -61,6 +61,21 @@ def read_pairs(spec: SourceSpec) -> Iterator[Example | Refused]:
         yield Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
 
 
+def text_example(row: Mapping[str, Any], language: str, path: str, line: int) -> Example | Refused:
+    """Return what ``read_text`` yields for one row.
+
+    Args:
+        row: the columns.
+        language: language of a row that names none.
+        path: the file.
+        line: 1-based line.
+
+    Raises:
+        DataError: the row is broken.
+    """
+    return _text(row, language, _Place(path, line))
+
+
 def _text(row: Mapping[str, Any], default: str, place: _Place) -> Example | Refused:
     text = _string(row, "text", place)
     if not text.strip():
@@ -97,9 +112,10 @@ def _from_translation(
     found = list(halves) if isinstance(halves, Mapping) else []
     by_code = {_standard(tag, place): tag for tag in found}
     wanted = languages or tuple(by_code)
-    if len(wanted) != 2 or not set(wanted) <= set(by_code):
+    if len(wanted) != 2 or len(by_code) < len(found) or not set(wanted) <= set(by_code):
         raise place.error(
-            f"'translation' has the languages {found}, not {' and '.join(wanted) or 'two'}",
+            f"'translation' has the languages {listed(found) or 'none'}, "
+            f"not {' and '.join(languages or ()) or 'two'}",
             'write {"translation": {"en": "…", "fr": "…"}}; with more languages, en-fr=FILE',
         )
     src, tgt = wanted
@@ -135,9 +151,9 @@ def _spans(
     row: Mapping[str, Any], column: str, field: str, text: str, place: _Place
 ) -> Iterator[Span]:
     for mark, start, end in _marks(row, column, field, text, place):
-        kind = mark.get("kind") or _ENTITY
+        kind = _ENTITY if _absent(mark.get("kind")) else mark["kind"]
         if not isinstance(kind, str):
-            raise place.error(f"'kind' in '{column}' is {kind!r}, not a text", "write a word")
+            raise place.error(f"'kind' in '{column}' is {shown(kind)}, not a text", "write a word")
         identifier = _entity_id(mark, column, place)
         if identifier or kind != _ENTITY:
             yield Span(field, start, end, kind, identifier)
@@ -146,30 +162,31 @@ def _spans(
 def _marks(
     row: Mapping[str, Any], column: str, field: str, text: str, place: _Place
 ) -> Iterator[tuple[Mapping[str, Any], int, int]]:
-    marks = row.get(column) or ()
+    marks = () if _absent(row.get(column)) else row[column]
     if not isinstance(marks, list | tuple):
-        raise place.error(f"'{column}' is {_short(marks)}, not a list", 'write [{"start": …}, …]')
+        raise place.error(f"'{column}' is {shown(marks)}, not a list", 'write [{"start": …}, …]')
     for number, mark in enumerate(marks, start=1):
         if not isinstance(mark, Mapping):
             raise place.error(
-                f"item {number} of '{column}' is {_short(mark)}, not an object",
+                f"item {number} of '{column}' is {shown(mark)}, not an object",
                 'write {"start": 0, "end": 5, "id": "Q1"}',
             )
         start, end = mark.get("start"), mark.get("end")
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
             raise place.error(
-                f"item {number} of '{column}' goes from {start!r} to {end!r}, outside '{field}' "
-                f"with its {len(text)} characters",
+                f"item {number} of '{column}' goes from {shown(start)} to {shown(end)}, outside "
+                f"'{field}' with its {len(text)} characters",
                 "offsets are characters counted from 0, 0 <= start < end <= length of the text",
             )
         yield mark, start, end
 
 
 def _entity_id(mark: Mapping[str, Any], column: str, place: _Place) -> str:
-    value = mark.get("qid") or mark.get("id") or mark.get("entity") or ""
+    given = (mark.get(name) for name in ("qid", "id", "entity"))
+    value = next((value for value in given if not _absent(value)), "")
     if not isinstance(value, str):
         raise place.error(
-            f"an id in '{column}' is {_short(value)}, not a text",
+            f"an id in '{column}' is {shown(value)}, not a text",
             'give the entity\'s own identifier in quotes, such as "Q42"',
         )
     return value
@@ -178,26 +195,26 @@ def _entity_id(mark: Mapping[str, Any], column: str, place: _Place) -> str:
 def _string(row: Mapping[str, Any], column: str, place: _Place) -> str:
     if column not in row:
         raise place.error(
-            f"no '{column}' among {sorted(map(str, row))}{nearest(column, map(str, row))}",
+            f"no '{column}' among {listed(sorted(map(str, row)))}{nearest(column, map(str, row))}",
             f"every row needs '{column}'",
         )
     value = row[column]
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise place.error(f"'{column}' is {_short(value)}, not a text", "put it in quotes")
+        raise place.error(f"'{column}' is {shown(value)}, not a text", "put it in quotes")
     return value
 
 
 def _language(row: Mapping[str, Any], column: str, place: _Place) -> str:
     """Return the row's language in its standard form, empty when the row gives none."""
     tag = row.get(column)
-    return _standard(tag, place) if tag else ""
+    return "" if _absent(tag) else _standard(tag, place)
 
 
 def _standard(tag: Any, place: _Place) -> str:
     if not isinstance(tag, str):
-        raise place.error(f"a language is {_short(tag)}, not a text", "codes are like en, zh-Hant")
+        raise place.error(f"a language is {shown(tag)}, not a text", "codes are like en, zh-Hant")
     try:
         return standard_language(tag.strip())
     except DataError as error:
@@ -206,9 +223,13 @@ def _standard(tag: Any, place: _Place) -> str:
 
 def _identifier(row: Mapping[str, Any], place: _Place) -> str:
     given = row.get("id")
-    return f"{place.path}:{place.line}" if given is None or given == "" else str(given)
+    if _absent(given):
+        return f"{place.path}:{place.line}"
+    if isinstance(given, Mapping | list | tuple):
+        raise place.error(f"'id' is {shown(given)}, not a text or a number", "put it in quotes")
+    return str(given)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _absent(value: Any) -> bool:
+    """Tell whether a column says nothing; 0, false and [] say something, and mostly wrong."""
+    return value is None or (isinstance(value, str) and not value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptm_plus.errors import DataError, SettingsError
+from ptm_plus.files import exists
 from ptm_plus.hub import as_path
 from ptm_plus.knowledge.labels import standard_language
 
@@ -93,13 +94,13 @@ def parse_source(argument: str) -> SourceSpec:
         raise SettingsError(f"{argument!r} names no file", "write a path, a pattern, or hub:NAME")
     if path.startswith(HUB):
         return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(HUB), argument))
-    return SourceSpec(argument, languages, _matching(str(Path(path).expanduser())))
+    return SourceSpec(argument, languages, _files(path))
 
 
 def split_argument(argument: str) -> tuple[str, str]:
     """Return the languages before ``=`` (or nothing), and the path or ``hub:`` name."""
     before, equals, after = argument.partition("=")
-    if equals and _LANGUAGES.fullmatch(before) and not Path(argument).exists():
+    if equals and _LANGUAGES.fullmatch(before) and not exists(argument):
         return before, after
     return "", argument
 
@@ -116,6 +117,16 @@ def _parse_hub(text: str, argument: str) -> HubDataset:
         )
     config, split = (*rest, "", "")[:2]
     return HubDataset(name, config, split or "train")
+
+
+def _files(path: str) -> tuple[str, ...]:
+    try:
+        files = _matching(str(Path(path).expanduser()))
+        "".join(files).encode()  # a name that is not UTF-8 could be written into no record
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, not UTF-8
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"is no path: {reason}", "check the path", path=path) from error
+    return files
 
 
 def _matching(path: str) -> tuple[str, ...]:

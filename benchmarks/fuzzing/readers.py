@@ -1,0 +1,14 @@
+"""All readers under test, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.fuzzing import arguments, folders, knowledge, rows
+from benchmarks.fuzzing.cases import Reader
+
+READERS: Mapping[str, Reader] = {
+    reader.name: reader
+    for module in (rows, knowledge, arguments, folders)
+    for reader in module.READERS
+}
