@@ -49,7 +49,7 @@ def pretrained(name: str, key: str, trust_remote_code: bool) -> tuple[str, dict[
     """
     path = as_path(name)
     if path is not None and not path.is_dir():
-        found = "is a file" if path.exists() else "no such folder"
+        found = "is a file" if exists(path) else "no such folder"
         raise SettingsError(f"{key}: {name}: {found}", "give a folder, or a hub name")
     return (
         name if path is None else str(path),
