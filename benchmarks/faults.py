@@ -5,7 +5,7 @@
 Checkpoints are damaged file by file, the disk fills up at many sizes (on a small tmpfs, which takes
 the right to mount), a worker and a process of two are killed, the clock goes backwards, signals
 come. Each fault gives what the user saw, the exit code, and whether the run, gone on with, ended
-like the unbroken one.
+like the unbroken one (of two processes, only how the other one stops).
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _workers(pid: int) -> list[psutil.Process]:
 
 
 def killed_process(bench: Bench) -> None:
-    """Kill one process of two while they train; then go on with one, which computes the same."""
+    """Kill one process of two while they train: the other one stops and says why."""
     folder = bench.fresh("two processes")
     launcher = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),

@@ -295,7 +295,7 @@ def _reported(run: Path) -> dict[str, str]:
 
 
 def phases(tries: int, seed: int) -> Iterator[str]:
-    """Yield a phase for each try: all in turn, then at random, half of them in training."""
+    """Yield a phase for each try: all in turn, then at random, most often training."""
     draws = random.Random(seed)
     for number in range(tries):
         if number < len(PHASES):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from torch.optim import AdamW
 
 from ptm_plus.data import Cursors, Reader
 from ptm_plus.digest import AHEAD, digests_ahead
-from ptm_plus.errors import DataError, shown
+from ptm_plus.errors import DataError, PluginError, shown
 from ptm_plus.identity import differences, identity, require_same, versions
 from ptm_plus.processes import World, like, whole
 from ptm_plus.progress import Watch
@@ -75,12 +75,12 @@ class Snapshot:
     Attributes:
         step: optimizer steps done.
         tensors: by file name, on the host.
-        state: everything else.
+        state: the :class:`State`, as JSON.
     """
 
     step: int
     tensors: Mapping[str, Tensors]
-    state: State
+    state: str
 
     @property
     def nbytes(self) -> int:
@@ -118,7 +118,7 @@ def take_snapshot(
         ahead=digests_ahead(run, reader, progress.step, AHEAD),
         plugins=values,
     )
-    return Snapshot(progress.step, tensors, state)
+    return Snapshot(progress.step, tensors, json.dumps(asdict(state)))
 
 
 def _copies(named: Iterator[tuple[str, Tensor]], keep: bool) -> Tensors:
@@ -133,8 +133,8 @@ def _copies(named: Iterator[tuple[str, Tensor]], keep: bool) -> Tensors:
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield parameters and saved buffers; tied ones once, under their first name."""
+    saved = set(module.state_dict(keep_vars=True))  # first: its hooks may shard parameters again
     yield from module.named_parameters()
-    saved = module.state_dict(keep_vars=True)
     for name, buffer in module.named_buffers():
         if name in saved:
             yield name, buffer
@@ -147,17 +147,30 @@ def _optimizer_state(encoder: nn.Module, optimizer: AdamW) -> Iterator[tuple[str
 
 
 def _plugin_state(run: Run) -> tuple[Tensors, dict[str, dict[str, Any]]]:
-    """Return tensors and plain values of hook objects that have a ``state_dict``."""
+    """Return tensors and plain values of hook objects that have a ``state_dict``.
+
+    Raises:
+        PluginError: a value is neither a tensor nor a plain JSON value.
+    """
     tensors: Tensors = {}
     values: dict[str, dict[str, Any]] = {}
     for plugin in run.plugins.instances:
         if not hasattr(plugin.implementation, "state_dict"):
             continue
+        own = values[plugin.instance] = {}
         for key, value in plugin.implementation.state_dict().items():
             if isinstance(value, Tensor):
-                tensors[f"{plugin.instance}/{key}"] = value.detach().to("cpu", copy=True)
+                copied = value.detach().to("cpu", copy=True).contiguous()
+                tensors[f"{plugin.instance}/{key}"] = copied
             else:
-                values.setdefault(plugin.instance, {})[key] = value
+                own[key] = value
+        try:
+            json.dumps(own)
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"{plugin.label}: its state cannot be saved: {error}",
+                "state_dict may hold tensors, numbers, texts, lists and dictionaries of these",
+            ) from error
     return tensors, values
 
 
@@ -307,7 +320,10 @@ def load_weights(run: Run, folder: Path) -> None:
         )
         if wrong:
             raise DataError(
-                f"tensors do not fit the run: {', '.join(wrong[:5])}", path=folder / name
+                f"tensors do not fit the run: {', '.join(wrong[:5])}",
+                "a run goes on with the parts and shapes that it has; to take over what fits, "
+                f"start a new one with --init-from {run.output}",
+                path=folder / name,
             )
         with torch.no_grad():
             for key, tensor in own.items():
@@ -331,11 +347,11 @@ def _load_plugin_state(
     run: Run, tensors: Mapping[str, Tensor], values: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for plugin in run.plugins.instances:
-        if hasattr(plugin.implementation, "load_state_dict"):
+        if plugin.instance in values and hasattr(plugin.implementation, "load_state_dict"):
             prefix = f"{plugin.instance}/"
             own = {
                 key.removeprefix(prefix): tensor
                 for key, tensor in tensors.items()
                 if key.startswith(prefix)
             }
-            plugin.implementation.load_state_dict({**values.get(plugin.instance, {}), **own})
+            plugin.implementation.load_state_dict({**values[plugin.instance], **own})

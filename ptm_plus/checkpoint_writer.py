@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -105,9 +103,9 @@ class CheckpointWriter:
             draft.mkdir(parents=True)
             for name, tensors in snapshot.tensors.items():
                 save_file(tensors, draft / name)
-            (draft / STATE).write_text(json.dumps(asdict(snapshot.state)), encoding="utf-8")
+            (draft / STATE).write_text(snapshot.state, encoding="utf-8")
             seal(draft, target)
-            self._retain()
+            self._retain(snapshot.step)
         except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             shutil.rmtree(draft, ignore_errors=True)
             raise self._failed(snapshot, error) from error
@@ -120,10 +118,14 @@ class CheckpointWriter:
             "whole",
         )
 
-    def _retain(self) -> None:
-        """Drop checkpoints that are neither among the newest, nor the best, nor milestones."""
+    def _retain(self, newest: int) -> None:
+        """Drop checkpoints that are neither among the newest, nor the best, nor milestones.
+
+        Those beyond the newest step are damaged: training went on from before them.
+        """
         settings = self._settings
-        written = checkpoints(self._output)
+        every = checkpoints(self._output)
+        written = [one for one in every if _step(one) <= newest]
         kept = set(written[-settings.keep :])
         if settings.keep_every:
             kept |= {one for one in written if not _step(one) % settings.keep_every}
@@ -132,7 +134,7 @@ class CheckpointWriter:
             scored = [one for one in written if scores[one] is not None]
             scored.sort(key=lambda one: (scores[one], _step(one)))
             kept |= set(scored[: settings.keep_best])
-        for old in set(written) - kept:
+        for old in set(every) - kept:
             old.rename(old.with_name(f".{old.name}.partial"))  # never half there under its name
         for left in self._home.glob(".step-*.partial"):  # a killed process may have left some, too
             shutil.rmtree(left, ignore_errors=True)

@@ -9,6 +9,7 @@ import torch
 
 from ptm_plus.optimizer import set_mode
 from ptm_plus.probes import ProbeContext, core_probes
+from ptm_plus.processes import at_hand
 from ptm_plus.run import Run
 
 
@@ -30,7 +31,7 @@ def evaluate(run: Run, *, at_start: bool = False) -> dict[str, Any]:
         return {name: dict(probe(context)) for name, probe in probes.items()}
 
     with torch.no_grad():
-        return dict(run.root(measured))
+        return at_hand(run.root, measured)
 
 
 def held_out_loss(figures: Mapping[str, Any]) -> float | None:

@@ -15,7 +15,7 @@ from ptm_plus.data import Row
 from ptm_plus.local_batches import local_batches
 from ptm_plus.microbatch import MicroBatch, to_device
 from ptm_plus.mixture import StepPlan
-from ptm_plus.processes import World, is_sharded
+from ptm_plus.processes import World, at_hand, is_sharded
 from ptm_plus.step import LossKey, Passes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def find_culprits(
             if not divisors[batch.stream, owner.component.name]:
                 continue
             with world.accelerator.autocast():
-                what = run.root(partial(_not_finite, run, batch, owner))
+                what = at_hand(run.root, partial(_not_finite, run, batch, owner))
             if what and local.real:
                 own.append(_named(run, local.rows[0], owner, what))
     found = [one for of_process in world.gather(own) for one in of_process]

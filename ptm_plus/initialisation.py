@@ -27,6 +27,7 @@ from ptm_plus.evaluation import held_out_loss
 from ptm_plus.optimizer import set_mode
 from ptm_plus.prepare.tokenization import fingerprint
 from ptm_plus.probes import ProbeContext, held_out_losses
+from ptm_plus.processes import at_hand
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.run_folder import source_tokenizer
@@ -130,7 +131,7 @@ def _load(own: Mapping[str, Tensor], path: Path) -> Matched:
 
 def _told(what: str, found: Matched) -> str:
     words = [f"{what}: {len(found.loaded)} tensors loaded"]
-    for name, keys in (("missing", found.missing), ("new", found.new)):
+    for name, keys in (("missing here", found.missing), ("new here", found.new)):
         more = ", …" if len(keys) > 3 else ""
         words.append(f"{len(keys)} {name}" + (f" ({', '.join(keys[:3])}{more})" if keys else ""))
     return ", ".join(words)
@@ -139,5 +140,6 @@ def _told(what: str, found: Matched) -> str:
 def _held_out(run: Run) -> float:
     set_mode(run.encoder, training=False)
     with torch.no_grad():
-        found = run.root(lambda: held_out_loss({"held_out": held_out_losses(ProbeContext(run))}))
+        losses = at_hand(run.root, lambda: held_out_losses(ProbeContext(run)))
+    found = held_out_loss({"held_out": losses})
     return float("nan") if found is None else found

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
-_OF_A_LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "TORCHELASTIC_")
+_OF_A_LAUNCHER = (
+    *("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
+)
 
 
 def rank() -> int:
@@ -21,5 +24,7 @@ def is_main_process() -> bool:
 def environment_alone() -> dict[str, str]:
     """Return the environment for a process that does not belong to this one's group."""
     return {
-        name: value for name, value in os.environ.items() if not name.startswith(_OF_A_LAUNCHER)
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OF_A_LAUNCHER and not name.startswith("TORCHELASTIC_")
     }

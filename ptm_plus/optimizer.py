@@ -83,6 +83,8 @@ def limit_norm(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
         for kind in kinds
         if kind
     ]
+    if not norms:
+        return torch.zeros(())
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     for kind in kinds if limit else ():
         clip_grads_with_norm_(kind, limit, norm)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ptm_plus.step import Root
 
 Parallel = Literal["ddp", "fsdp"]
+
+T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: one of them may still prepare data on another disk."""
@@ -179,6 +181,21 @@ class World:
                 f"cannot be reached: {words.splitlines()[0]}",
                 "its own message says why; when that is mended, go on with ptm-plus resume",
             ) from error
+
+
+def at_hand(root: Root, work: Callable[[], T]) -> T:
+    """Do a piece of work without a backward pass, with whole parameters; shard them again after.
+
+    Args:
+        root: the run's root, sharded or not.
+        work: what reads parameters.
+    """
+    try:
+        done: T = root(work)
+        return done
+    finally:
+        if hasattr(root, "reshard"):  # FSDP2 leaves that to the backward pass
+            root.reshard()
 
 
 @contextmanager

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -44,7 +43,6 @@ class Run:
         exporters: writers of plugin files.
         device: where the model lives.
         step: optimizer steps done.
-        history: first and last logged mean by objective name, and other figures of training.
     """
 
     prepared: Prepared
@@ -59,7 +57,6 @@ class Run:
     exporters: list[Contribution[Exporter]]
     device: torch.device
     step: int = 0
-    history: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> RunSettings:

@@ -26,10 +26,12 @@ TOKENIZER = "tokenizer"
 """The run's tokenizer, as transformers saves it."""
 
 _LOCK = "run.lock"
-_WRITTEN = (
-    *("checkpoints", "report.json", "report.partial", SETTINGS, LOG, TOKENIZER, _LOCK),
+WRITTEN = (
+    *("checkpoints", "report.json", "report.partial", SETTINGS, LOG, TOKENIZER),
     *("sample", "without-plugins", "without-plugins.log"),
 )
+"""Everything that a run writes into its folder, beside the lock."""
+
 _PATIENCE = 20.0
 """Seconds to wait for a process that is just ending."""
 
@@ -103,7 +105,7 @@ def refuse_links_in(folder: Path) -> None:
     Raises:
         DataError: one of its files or folders is a symbolic link.
     """
-    refuse_links([*(folder / name for name in _WRITTEN), *folder.glob(".*.part*")])
+    refuse_links([*(folder / name for name in (*WRITTEN, _LOCK)), *folder.glob(".*.part*")])
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -122,7 +124,8 @@ def write_whole(path: Path, text: str) -> None:
 def source_tokenizer(source: str) -> str:
     """Return the tokenizer of a run folder or of one of its checkpoints, or an empty string."""
     folder = Path(source)
-    for home in (folder, folder.parent.parent):
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    for home in (folder, run):
         if (home / TOKENIZER).is_dir():
             return str(home / TOKENIZER)
     return ""

@@ -76,7 +76,8 @@ def train_sample(resolved: Resolved, watch: Watch, *, device: str = "auto") -> d
 
 def is_sample(settings: RunSettings) -> bool:
     """Return whether a run folder holds a run on the sample world."""
-    return (settings.output / "sample" / _GUESS).is_file()
+    home = settings.output.absolute() / "sample"
+    return (home / _GUESS).is_file() and settings.data.text == (str(home / "text.jsonl"),)
 
 
 def compare(

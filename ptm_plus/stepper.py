@@ -85,11 +85,11 @@ class Stepper:
         Args:
             rows: rows of the step by stream, all processes together.
             plan: the step's plan.
-            micro_rows: most rows of a micro-batch; 0 for the setting.
+            micro_rows: most rows of a micro-batch, if fewer than the setting; 0 for the setting.
         """
         settings, world = self.run.settings, self.world
         level = settings.train.parallel == "fsdp" and world.size > 1
-        size = micro_rows or settings.batch.micro_rows
+        size = min(micro_rows or settings.batch.micro_rows, settings.batch.micro_rows)
         return local_batches(self.run, rows, plan, size, world.rank, world.size, level=level)
 
     def take(

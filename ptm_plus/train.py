@@ -74,6 +74,7 @@ class Trainer:
             EnvironmentProblem: a checkpoint cannot be written, or another process has ended.
         """
         steps = self.run.settings.train.steps
+        self._check_place()
         set_mode(self.run.encoder, training=True)
         self._tell("train_start")
         self._tell("stage_start")
@@ -91,6 +92,15 @@ class Trainer:
             self.world.wait()
         self._tell("train_end")
         return self.progress
+
+    def _check_place(self) -> None:
+        """Check that every process goes on from the same step and the same data."""
+        cursors = {
+            f"row of {stream} {stratum}": list(at)
+            for stream, strata in self.reader.cursors.items()
+            for stratum, at in strata.items()
+        }
+        self.world.check_agreement({"step": self.progress.step, **cursors})
 
     # -----------------------------------------------------------------------------------------
     # A step
@@ -139,7 +149,8 @@ class Trainer:
 
     def _halve(self) -> None:
         """Make micro-batches half as large, after memory ran out."""
-        size = self.progress.micro_rows or self.run.settings.batch.micro_rows
+        most = self.run.settings.batch.micro_rows
+        size = min(self.progress.micro_rows or most, most)
         if size == 1:
             raise torch.OutOfMemoryError("one row alone does not fit; lower batch.row_tokens")
         self.progress.micro_rows = size // 2
@@ -208,7 +219,7 @@ class Trainer:
             raise GuardStop(f"{words}; {guards.tries} tries since the last checkpoint", hint)
         if policy == "skip":
             progress.skipped += 1
-            self.watch.note(f"{words}; its update is left out")
+            self.watch.note(f"{words}; it is left out")
             return False
         self._roll_back(words, hint)
         return True
@@ -220,10 +231,12 @@ class Trainer:
         if not checkpoints(self.run.output):
             raise GuardStop(f"{words}; there is no checkpoint to go back to", hint)
         before = self.progress
-        self._load()
+        self._load(allow_changes=True)  # whatever has changed was settled when the run began
         progress = self.progress
         progress.troubles, progress.rolled_back = before.troubles, before.rolled_back + 1
+        progress.micro_rows, progress.skipped = before.micro_rows, before.skipped
         progress.tokens, progress.seconds = before.tokens, before.seconds
+        self._check_place()
         self.watch.note(f"{words}; back to step {progress.step}, the data go on")
 
     def _after_step(self) -> None:
@@ -246,6 +259,7 @@ class Trainer:
             self.save()
         if stop and not last:
             self.writer.finish()
+            self.world.wait()  # a launcher ends all processes with the first
             raise StopRequested(
                 f"stopped after step {step} of {settings.steps}; "
                 f"everything is saved in {self.run.output}",
@@ -283,7 +297,8 @@ class Trainer:
         figures = evaluate(self.run)
         set_mode(self.run.encoder, training=True)
         progress = self.progress
-        progress.score = held_out_loss(figures)
+        score = self.world.gather(held_out_loss(figures))[0]  # one for all: it decides on saving
+        progress.score = score if score is not None and math.isfinite(score) else None
         better = progress.score is not None and (
             progress.best is None or progress.score < progress.best
         )
@@ -300,6 +315,7 @@ class Trainer:
         self.settle()
         self._tell("saving")
         self.progress.troubles = 0
+        self.writer.finish()  # before the next copy is made: memory holds one at a time
         snapshot = take_snapshot(
             self.run, self.stepper.optimizer, self.reader, self.progress, self.world
         )
@@ -321,7 +337,7 @@ class Trainer:
         if state.processes != self.world.size:
             self.watch.note(
                 f"saved by {state.processes} processes, resumed by {self.world.size}: the same "
-                "rows and masks, sums rounded differently"
+                "rows and masks; sums are rounded and dropout is drawn differently"
             )
         if verify:
             self._verify(state, verify)
@@ -338,7 +354,7 @@ class Trainer:
     def _verify(self, state: State, count: int) -> None:
         step, recorded = self.progress.step, state.ahead[:count]
         found = digests_ahead(self.run, self.reader, step, len(recorded))
-        for number, (then, now) in enumerate(zip(recorded, found, strict=True), start=step + 1):
+        for number, (then, now) in enumerate(zip(recorded, found, strict=False), start=step + 1):
             if then != now:
                 raise DataError(
                     f"the data of step {number} are not those of the saved run: digest {then} "
@@ -346,7 +362,7 @@ class Trainer:
                     "the prepared data, the graph or a plugin that masks has changed",
                     path=self.run.output,
                 )
-        self.watch.note(f"verified: the data of the next {len(recorded)} steps are as recorded")
+        self.watch.note(f"verified: the data of the next {len(found)} steps are as recorded")
 
     # -----------------------------------------------------------------------------------------
     # Telling

@@ -22,7 +22,7 @@ from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
 from ptm_plus.run import Run
-from ptm_plus.run_folder import TOKENIZER, locked, write_settings
+from ptm_plus.run_folder import TOKENIZER, locked, source_tokenizer, write_settings
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import anchored
@@ -59,7 +59,7 @@ def train(
         torch.set_num_threads(settings.train.threads)
     torch.use_deterministic_algorithms(settings.train.deterministic)
     with _world(settings, device) as world:
-        _announce(world, settings, watch, resume)
+        settings = _announce(world, settings, watch, resume)
         run = launch(settings, watch, world.accelerator.device)
         self_check(run)
         if world.is_main:
@@ -91,21 +91,44 @@ def _world(settings: RunSettings, device: str) -> Iterator[World]:
     with ExitStack() as stack:
         if world.is_main:
             stack.enter_context(locked(settings.output))
+        stack.enter_context(world.lost_processes())
         yield world
     if world.size > 1:
         torch.distributed.destroy_process_group()
 
 
-def _announce(world: World, settings: RunSettings, watch: Watch, resume: Resume | None) -> None:
+def _announce(
+    world: World, settings: RunSettings, watch: Watch, resume: Resume | None
+) -> RunSettings:
     """Write the settings and the log's first record; of a resumed run neither is replaced."""
     note = launcher_note(world)
     if note:
         watch.note(note)
     if resume is not None and checkpoints(settings.output):
-        return
+        return settings
+    settings = _with_own_tokenizer(settings, world)
     if world.is_main:
         write_settings(anchored(settings))
+    world.wait()
     watch.figures("started", {"processes": world.size, "versions": versions()})
+    return settings
+
+
+def _with_own_tokenizer(settings: RunSettings, world: World) -> RunSettings:
+    """Take no tokenizer over from an earlier start; copy that of a run whose weights are taken."""
+    own = (settings.output / TOKENIZER).absolute()
+    if settings.tokenizer.path == str(own):  # copied already, in a start that was broken off
+        return settings
+    given, start = settings.tokenizer.path or settings.model.path, settings.model.init_from
+    source = source_tokenizer(start) if start and not given else ""
+    if world.is_main:
+        shutil.rmtree(own, ignore_errors=True)
+        if source:
+            shutil.copytree(source, own)
+    if not source:
+        return settings
+    tokenizer = settings.tokenizer.model_copy(update={"path": str(own)})
+    return settings.model_copy(update={"tokenizer": tokenizer})
 
 
 def _keep_tokenizer(run: Run) -> None:

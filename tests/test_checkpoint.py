@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 from tiny import BOTH, Recorder, home_made, tiny_run
 
-from ptm_plus import DataError, EnvironmentProblem, StopRequested, checkpoint, hookimpl, sealed
+from ptm_plus import (
+    DataError,
+    EnvironmentProblem,
+    PluginError,
+    StopRequested,
+    checkpoint,
+    hookimpl,
+    sealed,
+)
 from ptm_plus import checkpoint_writer as module
 from ptm_plus.checkpoint import checkpoints, load_checkpoint, newest_whole, read_state
 from ptm_plus.digest import digests_ahead
@@ -467,3 +475,91 @@ def test_the_best_step_is_saved_when_it_is_measured(tmp_path):
     assert [int(path.name[-9:]) for path in checkpoints(tmp_path)] == [6, 7]
     best = read_state(checkpoints(tmp_path)[0]).progress
     assert best["score"] == best["best"] == trainer.progress.best
+
+
+def test_a_damaged_checkpoint_further_on_costs_no_new_one(tmp_path):
+    saved(tmp_path, 1, 3, sets=["train.keep=2"])
+    flip(tmp_path / "checkpoints" / "step-000000003" / "parts.safetensors")
+    trainer = trainer_of(tmp_path, sets=["train.keep=1"])
+    trainer.resume()
+    save(train_to(trainer, 2))
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000002"]
+    assert damage(checkpoints(tmp_path)[0]) == ""
+
+
+class Growing(Counting):
+    """A plugin whose state goes on changing while it is written."""
+
+    name = "growing"
+
+    def __init__(self):
+        self.seen = []
+
+    @hookimpl
+    def ptm_event(self, event):
+        if event.kind == "after_step":
+            self.seen.append(event.step)
+
+    def state_dict(self):
+        return {"seen": self.seen, "turned": torch.arange(6.0).reshape(2, 3).T}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+        assert state["turned"].shape == (3, 2)
+
+
+def test_state_is_that_of_the_step_however_late_it_is_written(tmp_path, monkeypatch):
+    gate, growing = threading.Event(), Growing()
+    real = module.save_file
+    monkeypatch.setattr(module, "save_file", lambda *given: gate.wait(30) and real(*given))
+    with home_made(monkeypatch, growing) as names:
+        trainer = trainer_of(tmp_path, names)
+        for number in range(2):
+            trainer.step(trainer.run.planner.plan(number))
+            trainer._tell("after_step")
+        trainer.log()
+        first = dict(trainer.progress.first)
+        trainer.save()
+        trainer.step(trainer.run.planner.plan(2))
+        trainer._tell("after_step")
+        trainer.progress.first["more"] = 1.0
+        gate.set()
+        trainer.writer.finish()
+        later = trainer_of(tmp_path, names)
+        later.resume()
+    assert growing.seen == [1, 2]
+    assert later.progress.first == first
+
+
+class Unwritable(Counting):
+    name = "unwritable"
+
+    def state_dict(self):
+        return {"when": object()}
+
+
+def test_state_that_cannot_be_saved_names_its_plugin(tmp_path, monkeypatch):
+    with home_made(monkeypatch, Unwritable()) as names:
+        trainer = trainer_of(tmp_path, names)
+    with pytest.raises(PluginError, match=r"plugin 'unwritable' .* its state cannot be saved"):
+        trainer.save()
+
+
+def test_a_plugin_that_saved_nothing_is_told_nothing(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    with home_made(monkeypatch, Counting()) as names:
+        trainer = trainer_of(tmp_path, names)
+        trainer.resume(allow_changes=True, verify=8)
+    assert trainer.progress.step == 1
+
+
+def test_fewer_rows_in_the_settings_win_over_what_memory_allowed(tmp_path):
+    trainer = train_to(trainer_of(tmp_path), 1)
+    trainer.progress.micro_rows = 4
+    save(trainer)
+    again = trainer_of(tmp_path, sets=["batch.micro_rows=2"])
+    again.resume()
+    plan = again.run.planner.plan(1)
+    rows = again.reader.step_rows(plan)
+    batches = again.stepper.batches(rows, plan, again.progress.micro_rows)
+    assert max(len(one.rows) for one in batches) == 2

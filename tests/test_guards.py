@@ -104,7 +104,7 @@ def test_a_bad_update_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
         assert trainer.step(trainer.run.planner.plan(number))
     trainer.log()
     assert (trainer.progress.skipped, trainer.progress.step) == (1, 5)
-    assert any("its update is left out" in note for note in trainer.watch.notes)
+    assert any("it is left out" in note for note in trainer.watch.notes)
     assert all(math.isfinite(value) for value in trainer.watch.losses()[-1].values())
     hooks.on = False
     other, *_ = rotten_trainer(tmp_path, monkeypatch)
@@ -161,6 +161,35 @@ def test_without_a_checkpoint_there_is_no_way_back(tmp_path, monkeypatch):
     trainer.step(trainer.run.planner.plan(0))
     with pytest.raises(GuardStop, match="there is no checkpoint to go back to"):
         trainer.settle()
+
+
+def test_rolling_back_keeps_what_memory_allowed_and_needs_no_second_leave(tmp_path, monkeypatch):
+    trainer, *_ = rotten_trainer(tmp_path, monkeypatch, "guards.nonfinite=roll_back")
+    trainer.save()
+    trainer.writer.finish()
+    changed, *_ = rotten_trainer(
+        tmp_path, monkeypatch, "guards.nonfinite=roll_back", "train.lr=0.02"
+    )
+    changed.resume(allow_changes=True)
+    for number in range(3):
+        changed.step(changed.run.planner.plan(number))
+    changed.progress.micro_rows, changed.progress.skipped = 2, 1
+    assert changed.settle()
+    assert (changed.progress.step, changed.progress.micro_rows, changed.progress.skipped) == (
+        0,
+        2,
+        1,
+    )
+
+
+def test_a_step_in_which_nothing_counts_changes_nothing(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.run.root.count = lambda host: {}
+    before = weights(trainer)
+    assert trainer.step(trainer.run.planner.plan(0))
+    assert not trainer.settle()
+    after = weights(trainer)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_run_that_rolls_back_ends(tmp_path, monkeypatch):

@@ -40,8 +40,10 @@ def test_weights_are_taken_over_and_everything_else_is_told(source, tmp_path):
     assert len(matched[PARTS].missing) > 5
     assert [name for name in matched[PARTS].new if "tlm" in name]
     told = "\n".join(watch.notes)
-    assert f"backbone: {len(matched[MODEL].loaded)} tensors loaded, 0 missing, 0 new" in told
-    assert "missing (kg-fusion/" in told
+    assert (
+        f"backbone: {len(matched[MODEL].loaded)} tensors loaded, 0 missing here, 0 new here" in told
+    )
+    assert "missing here (kg-fusion/" in told
     (figures,) = [values for kind, values in watch.seen if kind == "initialised"]
     assert figures["held_out_after"] < figures["held_out_before"] - 0.3
     assert figures["from"].endswith("step-000000030")

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from many import HEAD, TAIL, ends, run_program, start
+from safetensors.torch import load_file
 from tiny import BOTH, Recorder, tiny_run
 
 from ptm_plus.evaluation import evaluate
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.kg_fusion, pytest.mark.tlm]
 TRAIN = """
 import json, os
 from pathlib import Path
+from safetensors.torch import load_file
 from tiny import BOTH, Recorder, tiny_run
 from ptm_plus.processes import make_accelerator
 from ptm_plus.train import Trainer
@@ -120,6 +122,70 @@ def test_a_sharded_model_is_evaluated_as_a_whole_one(tmp_path):
     assert figures.keys() == expected.keys()
     assert figures["held_out"] == pytest.approx(expected["held_out"], rel=1e-9)
     assert len(expected["held_out"]) > 4
+
+
+def test_a_sharded_run_is_evaluated_saved_and_rolled_back(tmp_path):
+    """A gradient that is not finite at step 5, after evaluations and checkpoints on the way."""
+    run_program(
+        TRAIN
+        + f"""
+sets = ["train.parallel=fsdp", "train.evaluate_every=2", "train.checkpoint_every=2"]
+sets += ["train.keep_best=1", "guards.nonfinite=roll_back", "train.steps=6"]
+run = tiny_run("bert", BOTH, output=Path({str(tmp_path)!r}), sets=sets)
+watch = Recorder()
+trainer = Trainer(run, watch, make_accelerator("fp32", "cpu"))
+real = run.root.losses
+def losses(batch, *others, **options):
+    loss, sums, metrics = real(batch, *others, **options)
+    rotten = run.step == 4 and not trainer.progress.rolled_back
+    return (loss * float("nan") if rotten else loss), sums, metrics
+run.root.losses = losses
+trainer.fit()
+assert trainer.progress.step == 6, trainer.progress
+assert trainer.progress.rolled_back == 1
+assert any("back to step 4" in note for note in watch.notes), watch.notes
+from ptm_plus.processes import whole
+for name, parameter in run.encoder.named_parameters():
+    assert torch.isfinite(whole(parameter)).all(), name
+""",
+        2,
+    )
+
+
+def test_a_sharded_step_that_ends_with_a_stream_without_losses_is_complete(tmp_path):
+    """The gradient of the stream before it is neither lost nor added to the next step's."""
+    counted = """
+def without_text(run):
+    real = run.root.count
+    run.root.count = lambda host: {} if host.view.stream == "text" else real(host)
+    return run
+"""
+    run_program(
+        TRAIN
+        + counted
+        + f"""
+from ptm_plus.processes import whole
+from safetensors.torch import save_file
+sets = ["train.parallel=fsdp", "batch.micro_rows=2"]
+run = without_text(tiny_run("bert", ("tlm",), output=Path({str(tmp_path)!r}), sets=sets))
+trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
+for step in range(3):
+    trainer.step(run.planner.plan(step))
+found = {{name: whole(parameter).clone() for name, parameter in run.encoder.named_parameters()}}
+if trainer.world.is_main:
+    save_file(found, Path({str(tmp_path)!r}, "found"))
+""",
+        2,
+    )
+    run = tiny_run("bert", ("tlm",), output=tmp_path)
+    real = run.root.count
+    run.root.count = lambda host: {} if host.view.stream == "text" else real(host)
+    trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
+    for step in range(3):
+        trainer.step(run.planner.plan(step))
+    found = load_file(tmp_path / "found")
+    for name, parameter in run.encoder.named_parameters():
+        torch.testing.assert_close(found[name], parameter.detach(), rtol=1e-9, atol=1e-11)
 
 
 # ---------------------------------------------------------------------------------------------

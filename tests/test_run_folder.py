@@ -177,3 +177,19 @@ def test_a_process_stops_when_its_starter_was_killed():
 def test_log_lines_are_objects(tmp_path):
     append_record(tmp_path, json_line("note", {"text": "zwölf"}))
     assert json.loads((tmp_path / LOG).read_text(encoding="utf-8"))["text"] == "zwölf"
+
+
+def test_a_run_of_one_s_own_in_a_folder_of_the_sample_is_not_the_sample(tmp_path):
+    from ptm_plus.cli.folders import claim_folder
+    from ptm_plus.sample_run import is_sample
+    from ptm_plus.settings_files import resolve
+
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "majority_guess.json").write_text("{}")
+    (tmp_path / "without-plugins").mkdir()
+    sample = {"output": str(tmp_path), "data.text": [str(tmp_path / "sample" / "text.jsonl")]}
+    assert is_sample(resolve(None, sample).settings)
+    own = resolve(None, {"output": str(tmp_path), "data.text": ["mine.txt"]}).settings
+    assert not is_sample(own)
+    claim_folder(own, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]

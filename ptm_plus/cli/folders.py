@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
-from ptm_plus.run_folder import LOG, SETTINGS, TOKENIZER, locked, refuse_links_in
+from ptm_plus.run_folder import WRITTEN, locked, refuse_links_in
 from ptm_plus.settings import RunSettings
-
-_OF_A_RUN = ("checkpoints", "report.json", LOG, TOKENIZER, SETTINGS)
 
 
 def claim_folder(settings: RunSettings, overwrite: bool) -> None:
@@ -35,10 +33,9 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
     refuse_links_in(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            with locked(folder):  # nobody may be training there
-                for name in _OF_A_RUN:
-                    _remove(folder / name)
+        with locked(folder):  # nobody may be training there
+            for name in WRITTEN if overwrite else ():
+                _remove(folder / name)
     except OSError as error:
         raise EnvironmentProblem(
             f"{folder}: cannot be written: {error.strerror or error}",
