@@ -48,6 +48,8 @@ def damage(folder: Path, needed: Collection[str] = ()) -> str:
         folder: the folder.
         needed: files that must be in it.
     """
+    if not (folder / MANIFEST).is_file():
+        return f"{MANIFEST} is missing"
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         missing = sorted(set(needed) - set(listed))
@@ -68,6 +70,8 @@ def _wrong(folder: Path, name: str, expected: dict[str, object]) -> str:
     path = folder / plain
     if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
         return f"{name} is a link"
+    if not path.is_file():
+        return f"{name} is missing"
     if path.stat().st_size != expected["size"]:
         return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
     if file_sha256(path) != expected["sha256"]:

@@ -59,6 +59,14 @@ def test_a_manifest_that_leads_outside_is_damaged(tmp_path, name, monkeypatch):
     assert read == []
 
 
+def test_what_is_missing_is_named(tmp_path):
+    folder = sealed(tmp_path, a=b"1", b=b"2")
+    (folder / "b").unlink()
+    assert damage(folder) == "b is missing"
+    (folder / MANIFEST).unlink()
+    assert damage(folder) == "manifest.json is missing"
+
+
 def test_a_link_is_damage(tmp_path):
     folder = sealed(tmp_path, a=b"1", sub__b=b"22")
     (tmp_path / "other").write_bytes(b"1")
