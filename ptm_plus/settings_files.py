@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from ptm_plus.errors import SettingsError, shown
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_checks import check_keys, check_values, dotted, validated
 
-_DEEPEST = 32
-"""Levels of tables and lists that a settings file may have."""
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -87,11 +85,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        SettingsError: it is missing, not UTF-8, or not TOML; with the line. Or it nests too deeply,
-            or holds a null character, which no path and no name may.
+        SettingsError: it is missing, not UTF-8, or not TOML; with the line.
     """
     try:
-        table = _loads(path.read_text(encoding="utf-8-sig"))
+        return _loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(
             f"{path}: settings file cannot be read: {error.strerror}", "check the path"
@@ -107,26 +104,6 @@ def read_toml(path: Path) -> dict[str, Any]:
             f"{where}: {_TOML_PLACE.sub('', str(error))}{column}",
             'this is not TOML: strings stand in quotes, tables in brackets: key = "value"',
         ) from error
-    _check_shape(table, path)
-    return table
-
-
-def _check_shape(table: Mapping[str, Any], path: Path) -> None:
-    level: list[Any] = [table]
-    for _ in range(_DEEPEST):
-        level = [inner for value in level for inner in _inside(value)]
-        if any(isinstance(value, str) and "\0" in value for value in level):
-            raise SettingsError(f"{path}: a null character in a key or a value", "remove it")
-    if level:
-        raise SettingsError(
-            f"{path}: tables or lists within more than {_DEEPEST} others", "no setting is so deep"
-        )
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else ()
 
 
 def parse_set(text: str) -> dict[str, Any]:
