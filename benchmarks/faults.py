@@ -215,15 +215,19 @@ def signals(bench: Bench) -> None:
 
 
 def killed_worker(bench: Bench) -> None:
-    """Kill a worker process of prepare."""
+    """Kill a worker process of prepare, on more text than one process takes; then begin again."""
     folder = bench.fresh("worker")
-    process, seen = _until(_command(_train(folder)), "prepare text: started")
-    while not (workers := _workers(process.pid)):
+    more = [*_train(folder), "--set", "data.max_examples=6000"]
+    process, seen = _until(_command(more), "prepare text: started")
+    while not (workers := _workers(process.pid)) and process.poll() is None:
         time.sleep(0.01)
     began = time.monotonic()
-    workers[0].kill()
+    for worker in workers[:1]:
+        worker.kill()
     done = _ended(process, seen)
-    bench.note("prepare worker killed", done, bench.gone_on(folder, done.returncode, 5), began)
+    wrong = "" if done.returncode == 5 else f"exit code {done.returncode} instead of 5"
+    again = _run(["resume", str(folder / "run")])
+    bench.note("prepare worker killed", done, wrong or again.stderr * bool(again.returncode), began)
 
 
 def _workers(pid: int) -> list[psutil.Process]:
