@@ -177,3 +177,13 @@ def die(examples: Sequence[Example]) -> list[list[Span]]:
 def fail(examples: Sequence[Example]) -> list[list[Span]]:
     """Find a row at fault."""
     raise DataError("wrong row", "mend it", path="a.jsonl", line=3)
+
+
+class Heavy:
+    """An annotator with more to hand over than a pipe holds."""
+
+    def __init__(self) -> None:
+        self.dictionary = "x" * 2_000_000
+
+    def __call__(self, examples: Sequence[Example]) -> list[list[Span]]:
+        return [[] for _ in examples]

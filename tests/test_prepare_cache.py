@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from preparing import (
     PAIR_LAYOUT,
+    Heavy,
     bytes_of,
     die,
     example,
@@ -315,6 +317,29 @@ def test_a_worker_that_dies_is_an_error_of_the_machine(tmp_path: Path) -> None:
     annotator = name_annotator(annotate=die, account=None)
     with pytest.raises(EnvironmentProblem, match="a worker process of prepare died"):
         prepare(tmp_path, ROWS, annotators=[annotator], settings={"workers": 2})
+
+
+def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_pool, "IN_PROCESS_CHUNKS", 0)
+    here, killed = psutil.Process(), []
+
+    def kill_the_first() -> None:
+        while not killed:
+            for child in here.children():
+                with suppress(psutil.Error):
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
+                        killed.append(child.pid)
+                        return
+
+    thread = threading.Thread(target=kill_the_first, daemon=True)
+    thread.start()
+    annotator = name_annotator(annotate=Heavy(), account=None)
+    with pytest.raises(EnvironmentProblem, match="a worker process of prepare died"):
+        prepare(tmp_path, ROWS, annotators=[annotator], settings={"workers": 2})
+    assert killed
 
 
 def test_a_component_that_cannot_travel_is_named(tmp_path: Path) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import chain, islice
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import cast
 
 from ptm_plus.components import Annotator, Layout, Rewriter
 from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import EnvironmentProblem, PluginError
 from ptm_plus.prepare.artifacts import part_matches, part_path
-from ptm_plus.prepare.chunk_worker import ChunkWorker, run_in_worker, start_worker
+from ptm_plus.prepare.chunk_worker import ChunkWorker, serve_chunks
 from ptm_plus.prepare.preparation import Chunk, Recipe
 
 Progress = Callable[[int, int | None, str], None]
@@ -71,35 +72,73 @@ def _clear_stale(chunk: Chunk, missing: list[Path]) -> bool:
     return wanted
 
 
+class _Worker:
+    """A worker process and the connection to it.
+
+    The standard pools hang when a process dies at a bad moment: one that is killed as it starts
+    leaves the write of its arguments without a reader, or is replaced by one that nobody ends. Here
+    the main process keeps no end of a connection but its own, so that a death is an error at once.
+    """
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve_chunks, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def finished(self) -> None:
+        """Wait for the chunk that it was given.
+
+        Raises:
+            Exception: what went wrong with it.
+            EOFError: the process has died.
+        """
+        error = self.connection.recv()
+        if error is not None:
+            raise error
+
+
 def _run_pool(recipe: Recipe, chunks: Iterator[Chunk], workers: int, done: _Done) -> None:
     _check_travels(recipe)
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=start_worker, initargs=(FilePlugins(), recipe)
-    )
+    crew = [_Worker() for _ in range(workers)]
+    running: dict[Connection, tuple[_Worker, Chunk]] = {}
     try:
-        running: dict[Future[None], Chunk] = {}
+        for worker in crew:  # all of them start meanwhile
+            # In this order: what refers to plugins in files is unpickled after them.
+            worker.connection.send((FilePlugins(), recipe))
+        idle = list(crew)
         for chunk in chunks:
-            # A few chunks wait, so that no worker does; more would only take memory.
-            running[pool.submit(run_in_worker, chunk)] = chunk
-            if len(running) >= 2 * workers:
-                _collect(running, done)
+            if not idle:
+                idle = _collect(running, done)
+            worker = idle.pop()
+            worker.connection.send(chunk)
+            running[worker.connection] = worker, chunk
         while running:
             _collect(running, done)
-    except BrokenProcessPool as error:
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise EnvironmentProblem(
             "a worker process of prepare died (out of memory?)",
             "start again: finished parts are kept; --set prepare.workers=1 takes less memory",
         ) from error
     finally:
         # Running chunks are finished and kept also when this ends by an error or Ctrl-C.
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in crew:
+            with suppress(OSError):
+                worker.connection.send(None)
+            worker.process.join()
+            worker.connection.close()
 
 
-def _collect(running: dict[Future[None], Chunk], done: _Done) -> None:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        chunk = running.pop(future)
-        future.result()
+def _collect(running: dict[Connection, tuple[_Worker, Chunk]], done: _Done) -> list[_Worker]:
+    """Wait until a chunk is finished and return the workers that have become idle."""
+    idle = []
+    for connection in wait(list(running)):
+        worker, chunk = running.pop(cast("Connection", connection))
+        worker.finished()
         done.add(chunk)
+        idle.append(worker)
+    return idle
 
 
 class _Done:

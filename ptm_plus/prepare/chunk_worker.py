@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import Annotator
-from ptm_plus.discovery import FilePlugins
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
@@ -30,6 +29,8 @@ from ptm_plus.prepare.store import SequenceStore, is_whole
 from ptm_plus.prepare.tokenization import pieces, unknown_id
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from tokenizers import Tokenizer
 
 
@@ -194,16 +195,26 @@ class ChunkWorker:
         return spans
 
 
-_worker: ChunkWorker | None = None
+def serve_chunks(connection: Connection) -> None:
+    """Run chunks in a worker process, until there are no more.
 
+    Ctrl-C is for the main process, which ends the workers.
 
-def start_worker(files: FilePlugins, recipe: Recipe) -> None:
-    """Prepare a worker process. Ctrl-C is for the main process, which ends the workers."""
-    global _worker
+    Args:
+        connection: brings the plugins in files with the recipe, then chunks, then ``None``; takes
+            ``None`` for each finished chunk, or what went wrong.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _worker = ChunkWorker(recipe)
+    _, recipe = connection.recv()
+    worker = ChunkWorker(recipe)
+    while (chunk := connection.recv()) is not None:
+        try:
+            worker.run(chunk)
+            connection.send(None)
+        except Exception as error:
+            connection.send(error)
 
 
 def _follow_parent() -> None:
@@ -212,13 +223,6 @@ def _follow_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def run_in_worker(chunk: Chunk) -> None:
-    """Run one chunk in a worker process that was started."""
-    if _worker is None:
-        raise RuntimeError("the worker process was not started by start_worker")
-    _worker.run(chunk)
 
 
 @contextmanager
