@@ -30,10 +30,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ptm_plus.checkpoint import FILES, STATE, checkpoints, newest_whole
+from ptm_plus.checkpoint import FILES, STATE, newest_whole
 from ptm_plus.progress import Silent
 from ptm_plus.report import read_report
-from ptm_plus.run_folder import SETTINGS, read_log
+from ptm_plus.run_folder import SETTINGS, checkpoints
+from ptm_plus.run_log import read_log
 from ptm_plus.sample import build_world
 from ptm_plus.sample_run import sample_settings
 from ptm_plus.settings import RunSettings

@@ -7,7 +7,6 @@ JSON only, optimizer state by parameter name. :mod:`ptm_plus.checkpoint_writer` 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ptm_plus.identity import differences, identity, require_same, versions
 from ptm_plus.processes import World, like, whole
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
+from ptm_plus.run_folder import checkpoints
 from ptm_plus.sealed import damage
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ MODEL, PARTS, OPTIMIZER, PLUGINS, STATE = (
     "state.json",
 )
 FILES = (MODEL, PARTS, OPTIMIZER, PLUGINS, STATE)
-
-_NAME = re.compile(r"step-\d{9,}")
 
 Tensors = dict[str, Tensor]
 
@@ -176,12 +174,6 @@ def _plugin_state(run: Run) -> tuple[Tensors, dict[str, dict[str, Any]]]:
 
 # ---------------------------------------------------------------------------------------------
 # Finding
-
-
-def checkpoints(output: Path) -> list[Path]:
-    """Return the checkpoints of a run folder that have their final name, oldest first."""
-    named = (output / "checkpoints").glob("step-*")
-    return sorted(path for path in named if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def newest_whole(output: Path) -> tuple[Path, list[str]]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ptm_plus.checkpoint import STATE, Snapshot, checkpoints, read_state
+from ptm_plus.checkpoint import STATE, Snapshot, read_state
 from ptm_plus.errors import DataError, EnvironmentProblem
+from ptm_plus.run_folder import CHECKPOINTS, checkpoints
 from ptm_plus.sealed import seal
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, output: Path, settings: TrainSettings) -> None:
-        self._home = output / "checkpoints"
+        self._home = output / CHECKPOINTS
         self._output = output
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -88,11 +89,9 @@ class CheckpointWriter:
         except OSError as error:
             raise self._failed(snapshot, error) from error
         if free < needed:
-            raise EnvironmentProblem(
+            raise self._problem(
                 f"no room for a checkpoint in {self._home}: it takes {needed / 2**20:,.0f} MiB, "
-                f"{free / 2**20:,.0f} MiB are free",
-                f"free some space and go on: ptm-plus resume {self._output}; earlier checkpoints "
-                "are whole",
+                f"{free / 2**20:,.0f} MiB are free"
             )
 
     def _write(self, snapshot: Snapshot) -> None:
@@ -111,9 +110,14 @@ class CheckpointWriter:
             raise self._failed(snapshot, error) from error
 
     def _failed(self, snapshot: Snapshot, error: Exception) -> EnvironmentProblem:
-        return EnvironmentProblem(
+        return self._problem(
             f"cannot write the checkpoint of step {snapshot.step} in {self._home}: "
-            f"{getattr(error, 'strerror', '') or error}",
+            f"{getattr(error, 'strerror', '') or error}"
+        )
+
+    def _problem(self, message: str) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            message,
             f"free some space and go on: ptm-plus resume {self._output}; earlier checkpoints are "
             "whole",
         )

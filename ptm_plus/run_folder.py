@@ -1,17 +1,17 @@
-"""A run folder: its settings, its log, and the one process that may write to it."""
+"""A run folder: its settings, its checkpoints, and the one process that may write to it."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ptm_plus.errors import DataError, EnvironmentProblem
 from ptm_plus.files import refuse_links
+from ptm_plus.run_log import LOG
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve
 from ptm_plus.settings_paths import moved
@@ -19,21 +19,29 @@ from ptm_plus.settings_paths import moved
 SETTINGS = "settings.toml"
 """The resolved settings in a run folder."""
 
-LOG = "log.jsonl"
-"""Notes and figures in the order in which they came."""
-
 TOKENIZER = "tokenizer"
 """The run's tokenizer, as transformers saves it."""
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints."""
+
 _LOCK = "run.lock"
 WRITTEN = (
-    *("checkpoints", "report.json", "report.partial", SETTINGS, LOG, TOKENIZER),
+    *(CHECKPOINTS, "report.json", "report.partial", SETTINGS, LOG, TOKENIZER),
     *("sample", "without-plugins", "without-plugins.log"),
 )
 """Everything that a run writes into its folder, beside the lock."""
 
+_CHECKPOINT = re.compile(r"step-\d{9,}")
+
 _PATIENCE = 20.0
 """Seconds to wait for a process that is just ending."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run folder that have their final name, oldest first."""
+    named = (folder / CHECKPOINTS).glob("step-*")
+    return sorted(path for path in named if _CHECKPOINT.fullmatch(path.name) and path.is_dir())
 
 
 @contextmanager
@@ -124,62 +132,8 @@ def write_whole(path: Path, text: str) -> None:
 def source_tokenizer(source: str) -> str:
     """Return the tokenizer of a run folder or of one of its checkpoints, or an empty string."""
     folder = Path(source)
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    run = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
     for home in (folder, run):
         if (home / TOKENIZER).is_dir():
             return str(home / TOKENIZER)
     return ""
-
-
-# ---------------------------------------------------------------------------------------------
-# The log
-
-
-def append_record(folder: Path, line: str) -> None:
-    """Append a line to the log, after the half of one that a killed process may have left.
-
-    Raises:
-        EnvironmentProblem: it cannot be written.
-    """
-    path = folder / LOG
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as log:
-            if log.tell():
-                log.seek(-1, os.SEEK_END)
-                line = line if log.read(1) == b"\n" else f"\n{line}"
-            log.write(line.encode())
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{path}: the log cannot be written: {error.strerror or error}",
-            "is the disk full or read-only?",
-        ) from error
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of a run as if it had never been broken off.
-
-    Left out is what a resumed run did again: after ``started`` everything before it, after
-    ``resumed`` the steps and evaluations beyond its step. Of two records of one kind and step the
-    later one counts; half a line is none.
-    """
-    records: dict[Any, dict[str, Any]] = {}
-    with (folder / LOG).open(encoding="utf-8", errors="replace") as log:
-        for number, line in enumerate(log):
-            record = _record(line)
-            kind, step = record.get("kind"), record.get("step")
-            if kind == "started":
-                records.clear()
-            elif kind == "resumed":
-                records = {key: one for key, one in records.items() if one.get("step", 0) <= step}
-            if record:
-                records[(kind, step) if step is not None else number] = record
-    return list(records.values())
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -16,14 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ptm_plus.checkpoint import checkpoints
 from ptm_plus.consent import ALLOW
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.launched import environment_alone, is_main_process
 from ptm_plus.progress import Watch
 from ptm_plus.report import GROUPS, read_report, write_report
-from ptm_plus.run_folder import SETTINGS, write_settings
+from ptm_plus.run_folder import SETTINGS, checkpoints, write_settings
 from ptm_plus.sample import World, build_world, majority_guess, probe_examples, write_world
 from ptm_plus.sample.evaluation import retrieval_pairs
 from ptm_plus.sample.facts import Half

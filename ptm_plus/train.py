@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ptm_plus.checkpoint import State, checkpoints, load_checkpoint, take_snapshot
+from ptm_plus.checkpoint import State, load_checkpoint, take_snapshot
 from ptm_plus.checkpoint_writer import CheckpointWriter
 from ptm_plus.components import Event, EventKind
 from ptm_plus.data import Reader
@@ -25,6 +25,7 @@ from ptm_plus.optimizer import set_mode
 from ptm_plus.processes import World
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
+from ptm_plus.run_folder import checkpoints
 from ptm_plus.step import (
     LossKey,
     Progress,

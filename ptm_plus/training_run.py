@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ptm_plus.checkpoint import checkpoints
 from ptm_plus.evaluation import evaluate
 from ptm_plus.identity import versions
 from ptm_plus.initialisation import start_from
@@ -22,7 +21,7 @@ from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
 from ptm_plus.run import Run
-from ptm_plus.run_folder import TOKENIZER, locked, source_tokenizer, write_settings
+from ptm_plus.run_folder import TOKENIZER, checkpoints, locked, source_tokenizer, write_settings
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import anchored

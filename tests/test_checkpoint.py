@@ -24,9 +24,10 @@ from ptm_plus import (
     sealed,
 )
 from ptm_plus import checkpoint_writer as module
-from ptm_plus.checkpoint import checkpoints, load_checkpoint, newest_whole, read_state
+from ptm_plus.checkpoint import load_checkpoint, newest_whole, read_state
 from ptm_plus.digest import digests_ahead
 from ptm_plus.processes import make_accelerator
+from ptm_plus.run_folder import checkpoints
 from ptm_plus.sealed import MANIFEST, damage
 from ptm_plus.train import Trainer
 
@@ -397,7 +398,9 @@ def test_changes_are_listed_and_go_through_when_asked_for(tmp_path):
 def test_settings_that_weights_do_not_depend_on_may_change(tmp_path):
     saved(tmp_path, 1)
     free = ["train.keep=5", "train.log_every=3", "batch.micro_rows=1", "guards.nonfinite=skip"]
-    trainer_of(tmp_path, sets=free).resume()
+    trainer = trainer_of(tmp_path, sets=free)
+    trainer.resume()
+    assert trainer.progress.step == 1
 
 
 def test_other_versions_are_told_and_not_refused(tmp_path, monkeypatch):

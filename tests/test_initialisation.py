@@ -7,10 +7,10 @@ import torch
 from tiny import BOTH, Recorder, tiny_run
 
 from ptm_plus import DataError
-from ptm_plus.checkpoint import MODEL, PARTS, checkpoints
+from ptm_plus.checkpoint import MODEL, PARTS
 from ptm_plus.initialisation import start_from
 from ptm_plus.processes import make_accelerator
-from ptm_plus.run_folder import TOKENIZER, source_tokenizer
+from ptm_plus.run_folder import TOKENIZER, checkpoints, source_tokenizer
 from ptm_plus.train import Trainer
 
 pytestmark = [pytest.mark.kg_fusion, pytest.mark.tlm]

@@ -241,6 +241,16 @@ for plugins, values, said in (
     )
 
 
+def training(program):
+    """Start a program as two processes and return them once both train."""
+    processes = start([[sys.executable, "-c", program]] * 2)
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    time.sleep(1)
+    return processes
+
+
 def test_when_a_process_is_killed_the_others_stop_within_a_minute_and_say_why(tmp_path):
     program = (
         HEAD
@@ -258,11 +268,7 @@ except EnvironmentProblem as error:
 """
         + TAIL
     )
-    first, second = start([[sys.executable, "-c", program]] * 2)
-    for process in (first, second):
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    time.sleep(1)
+    first, second = training(program)
     second.send_signal(signal.SIGKILL)
     began = time.monotonic()
     (end,) = ends([first], 90)
@@ -291,11 +297,7 @@ except StopRequested as error:
 """
         + TAIL
     )
-    first, second = start([[sys.executable, "-c", program]] * 2)
-    for process in (first, second):
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    time.sleep(1)
+    first, second = training(program)
     second.send_signal(signal.SIGUSR1)
     found = ends([first, second], 60)
     assert [one.code for one in found] == [75, 75], found

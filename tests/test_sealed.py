@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tiny import tiny_run
 
 from ptm_plus import checkpoint
-from ptm_plus.checkpoint import FILES, checkpoints, load_checkpoint, newest_whole, read_state
+from ptm_plus.checkpoint import FILES, load_checkpoint, newest_whole, read_state
 from ptm_plus.errors import DataError
+from ptm_plus.run_folder import checkpoints
 from ptm_plus.sealed import MANIFEST, damage, seal
 
 

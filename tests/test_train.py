@@ -11,9 +11,9 @@ import torch
 from tiny import BOTH, Recorder, home_made, tiny_run
 
 from ptm_plus import GuardStop, Schedule, hookimpl
-from ptm_plus.checkpoint import checkpoints
 from ptm_plus.mixture import learning_rate
 from ptm_plus.processes import make_accelerator
+from ptm_plus.run_folder import checkpoints
 from ptm_plus.train import Trainer
 
 

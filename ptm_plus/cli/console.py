@@ -18,7 +18,7 @@ from ptm_plus.cli.watches import JsonWatch, PlainWatch, RichWatch, json_line
 from ptm_plus.errors import SettingsError, nearest
 from ptm_plus.launched import is_main_process
 from ptm_plus.progress import Silent, Watch
-from ptm_plus.run_folder import append_record
+from ptm_plus.run_log import append_record
 
 FORMATS = ("auto", "rich", "plain", "json")
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ptm_plus.errors import EnvironmentProblem, SettingsError
-from ptm_plus.run_folder import WRITTEN, locked, refuse_links_in
+from ptm_plus.run_folder import WRITTEN, checkpoints, locked, refuse_links_in
 from ptm_plus.settings import RunSettings
 
 
@@ -25,7 +25,7 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
     folder = settings.output
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder}: is a file", "name a folder")
-    if has_checkpoints(folder) and not overwrite:
+    if checkpoints(folder) and not overwrite:
         raise SettingsError(
             f"{folder} holds a run with checkpoints",
             f"go on with it: ptm-plus resume {folder}; or replace it: --overwrite",
@@ -41,11 +41,6 @@ def claim_folder(settings: RunSettings, overwrite: bool) -> None:
             f"{folder}: cannot be written: {error.strerror or error}",
             "name another folder with --output, or make room",
         ) from error
-
-
-def has_checkpoints(folder: Path) -> bool:
-    """Tell whether a checkpoint with its final name lies in a run folder."""
-    return any((folder / "checkpoints").glob("step-*"))
 
 
 def _remove(path: Path) -> None:
