@@ -18,8 +18,13 @@ class Task(Protocol):
 class Watch(Protocol):
     """Receives progress, notes and figures."""
 
-    def task(self, name: str) -> Any:
-        """Return a context manager that yields a :class:`Task`."""
+    def task(self, name: str, begun: int = 0) -> Any:
+        """Return a context manager that yields a :class:`Task`.
+
+        Args:
+            name: what is done.
+            begun: how much of it was done before, by a run that was broken off.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -40,7 +45,7 @@ class Silent:
     """A watch that shows nothing."""
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Task]:
+    def task(self, name: str, begun: int = 0) -> Iterator[Task]:
         """Yield a task that shows nothing."""
         yield _Nothing()
 

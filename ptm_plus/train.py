@@ -83,7 +83,7 @@ class Trainer:
             self.world.lost_processes(),
             self.writer,
             stop_requests() as self._asked,
-            self.watch.task("train") as task,
+            self.watch.task("train", self.progress.step) as task,
         ):
             while self.progress.step < steps:
                 if self.step(self.run.planner.plan(self.progress.step)):

@@ -207,3 +207,17 @@ def test_numbers_in_words() -> None:
     assert [size(v) for v in (10, 1536, 150 << 20, 3 << 30)] == [
         *("10 B", "1.5 KiB", "150 MiB", "3.0 GiB")
     ]
+
+
+def test_the_time_left_does_not_count_what_was_done_before(capsys, monkeypatch) -> None:
+    """A resumed run at step 90 of 120 that did ten steps in ten seconds has thirty to go."""
+    from ptm_plus.cli import watches
+
+    now = [0.0]
+    monkeypatch.setattr(watches.time, "monotonic", lambda: now[0])
+    with make_watch("plain").task("train", 80) as task:
+        now[0] = 10.0
+        task.update(90, 120)
+    said = capsys.readouterr().err
+    assert "90/120 (75 %), 30 s left" in said
+    assert "train: done, 10 in 10 s" in said

@@ -90,9 +90,9 @@ class LoggedWatch:
         self._watch = watch
         self._folder = folder
 
-    def task(self, name: str) -> Any:
+    def task(self, name: str, begun: int = 0) -> Any:
         """Return the other watch's task."""
-        return self._watch.task(name)
+        return self._watch.task(name, begun)
 
     def note(self, text: str) -> None:
         """Pass a note on and log it."""

@@ -38,7 +38,7 @@ class DryWatch(Silent):
     """Stops at the first long work: everything that takes time announces itself as a task."""
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Task]:
+    def task(self, name: str, begun: int = 0) -> Iterator[Task]:
         """Refuse to begin.
 
         Raises:

@@ -54,8 +54,9 @@ class _Pace:
 
 @dataclass
 class _Seen:
-    """What a task has said so far."""
+    """What a task has said so far, and what was done before it began."""
 
+    begun: int = 0
     done: int = 0
     total: int | None = None
     detail: str = ""
@@ -74,7 +75,8 @@ class _Seen:
 
     def summary(self) -> str:
         """Return how much was done, how long it took, and the last words."""
-        count = f"{self.done:,} in " if self.done else ""
+        done = self.done - self.begun
+        count = f"{done:,} in " if done else ""
         words = f"  {self.detail}" if self.total and self.detail else ""
         return f"{count}{duration(self.pace.seconds)}{words}"
 
@@ -105,12 +107,12 @@ class RichWatch:
         self._bars: Progress | None = None
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Task]:
+    def task(self, name: str, begun: int = 0) -> Iterator[Task]:
         """Show a bar as long as the task lasts."""
         outermost = self._bars is None
         bars = self._bars = self._bars or self._open()
-        number = bars.add_task(name, total=None, detail="")
-        seen = _Seen()
+        number = bars.add_task(name, total=None, completed=begun, detail="")
+        seen = _Seen(begun, begun)
 
         class Bar:
             def update(self, done: int, total: int | None = None, detail: str = "") -> None:
@@ -175,9 +177,9 @@ class PlainWatch:
         self.console = console
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Task]:
+    def task(self, name: str, begun: int = 0) -> Iterator[Task]:
         """Write lines as long as the task lasts."""
-        seen = _Seen()
+        seen = _Seen(begun, begun)
         self._say(f"{name}: started")
         say = self._say
 
@@ -209,7 +211,8 @@ class PlainWatch:
 def _standing(seen: _Seen) -> str:
     if not seen.total:
         return seen.words
-    left = seen.pace.seconds * (seen.total - seen.done) / seen.done if seen.done else 0.0
+    done = seen.done - seen.begun
+    left = seen.pace.seconds * (seen.total - seen.done) / done if done else 0.0
     share = f"{seen.done:,}/{seen.total:,} ({100 * seen.done // seen.total} %)"
     return f"{share}, {duration(left)} left  {seen.detail}".rstrip()
 
@@ -218,9 +221,9 @@ class JsonWatch:
     """JSON lines on stderr, for machines that watch a run."""
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Task]:
+    def task(self, name: str, begun: int = 0) -> Iterator[Task]:
         """Write where the task stands, at its start and end and in between."""
-        seen = _Seen()
+        seen = _Seen(begun, begun)
         self._write("task", name=name, state="started")
 
         def write(state: str) -> None:
