@@ -182,7 +182,7 @@ def full_disks(bench: Bench) -> None:
 def read_only_output(bench: Bench) -> None:
     """Run into a folder that cannot be written."""
     folder = bench.scratch / "read-only"
-    with _mounted(folder, "size=20m"):
+    with _mounted(folder, "size=200m"):
         bench.fresh(folder.name)
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         began = time.monotonic()

@@ -320,7 +320,7 @@ def test_a_worker_that_dies_is_an_error_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(chunk_pool, "IN_PROCESS_CHUNKS", 0)
     here, killed = psutil.Process(), []
@@ -340,6 +340,7 @@ def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_wait(
     with pytest.raises(EnvironmentProblem, match="a worker process of prepare died"):
         prepare(tmp_path, ROWS, annotators=[annotator], settings={"workers": 2})
     assert killed
+    assert "Traceback" not in capfd.readouterr().err  # of the other worker
 
 
 def test_a_component_that_cannot_travel_is_named(tmp_path: Path) -> None:

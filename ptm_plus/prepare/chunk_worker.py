@@ -207,7 +207,10 @@ def serve_chunks(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _, recipe = connection.recv()
+    start = connection.recv()
+    if start is None:  # another worker died before this one was given anything
+        return
+    _, recipe = start
     worker = ChunkWorker(recipe)
     while (chunk := connection.recv()) is not None:
         try:
