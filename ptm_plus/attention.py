@@ -109,7 +109,7 @@ def packed_attention(
     if ptm_packing is None:
         raise RuntimeError("ptm_plus attention was called outside of an encode pass")
     window = sliding_window - 1 if sliding_window else 0
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not ptm_packing.rules:
+    if _has_variable_length(query) and not ptm_packing.rules:
         return _variable_length(query, key, value, ptm_packing.batch, scaling, window), None
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     outputs = []
@@ -125,6 +125,12 @@ def packed_attention(
         )
         outputs.append(mixed.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None], None
+
+
+def _has_variable_length(query: Tensor) -> bool:
+    """Return whether torch's variable-length kernel takes such a query."""
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and query.shape[-1] % 8 == 0
 
 
 def _variable_length(

@@ -10,6 +10,9 @@ from ptm_plus.files import Pathish
 
 _HINT = "a .jsonl file has one object per line"
 
+_DEEPEST = 200
+"""Levels of lists and objects. How many Python itself reads and writes depends on its version."""
+
 
 def json_row(line: str, path: Pathish, number: int) -> dict[str, Any]:
     """Return the object that a line holds.
@@ -19,6 +22,8 @@ def json_row(line: str, path: Pathish, number: int) -> dict[str, Any]:
     """
     try:
         row = _DECODER.decode(line)
+        if line.count("[") + line.count("{") > _DEEPEST:
+            _refuse_depth(row)
         if "\\u" in line:
             _refuse_half_characters(row)
     except json.JSONDecodeError as error:
@@ -47,6 +52,19 @@ def json_row(line: str, path: Pathish, number: int) -> dict[str, Any]:
             line=number,
         )
     return row
+
+
+def _refuse_depth(row: Any) -> None:
+    level = [row]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for value in level
+            if isinstance(value, (dict, list))
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    if any(isinstance(value, (dict, list)) for value in level):
+        raise RecursionError
 
 
 def _refuse_half_characters(row: Any) -> None:

@@ -37,7 +37,7 @@ def _compute(batch: MicroBatch, encode: Encode, parts: Mapping[str, nn.Module]) 
     states = encode(batch)
     logits = states.logits(states.top[batch.predicted])
     correct = (logits.argmax(-1) == batch.labels).sum()
-    total = correct.new_tensor(len(batch.labels))
+    total = correct.new_full((), len(batch.labels))  # new_tensor would wait for the device
     return Outcome(loss_sum(logits, batch.labels), {"accuracy": (correct, total)})
 
 

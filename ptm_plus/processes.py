@@ -136,21 +136,7 @@ class World:
         """
         if self.size == 1:
             return root
-        if parallel == "ddp":
-            from torch.nn.parallel import DistributedDataParallel
-
-            names = inspect.signature(DistributedDataParallel).parameters
-            buffers = {"forward_sync_buffers", "broadcast_buffers"} & set(names)  # new, old
-            options = {max(buffers): False}
-            return DistributedDataParallel(root, gradient_as_bucket_view=True, **options)
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh(self.accelerator.device.type, (self.size,))
-        scalars = {p for p in root.parameters() if not p.ndim}  # which FSDP2 refuses to shard
-        for block in blocks:
-            fully_shard(block, mesh=mesh, ignored_params=scalars)
-        return fully_shard(root, mesh=mesh, ignored_params=scalars)
+        return wrapped(root, blocks, parallel, self.accelerator.device.type, self.size)
 
     def average_whole(self, parameters: Sequence[nn.Parameter]) -> None:
         """Average the gradients of parameters that stayed whole in a sharded model."""
@@ -181,6 +167,35 @@ class World:
                 f"cannot be reached: {words.splitlines()[0]}",
                 "its own message says why; when that is mended, go on with ptm-plus resume",
             ) from error
+
+
+def wrapped(
+    root: Root, blocks: Sequence[nn.Module], parallel: Parallel, device: str, size: int
+) -> Any:
+    """Return a root module spread over processes; see :meth:`World.spread`.
+
+    Args:
+        root: everything that holds parameters; sharded in place by ``fsdp``.
+        blocks: the encoder's blocks.
+        parallel: how.
+        device: type of the device.
+        size: number of processes.
+    """
+    if parallel == "ddp":
+        from torch.nn.parallel import DistributedDataParallel
+
+        names = inspect.signature(DistributedDataParallel).parameters
+        buffers = {"forward_sync_buffers", "broadcast_buffers"} & set(names)  # new, old
+        options = {max(buffers): False}
+        return DistributedDataParallel(root, gradient_as_bucket_view=True, **options)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device, (size,))
+    scalars = {p for p in root.parameters() if not p.ndim}  # which FSDP2 refuses to shard
+    for block in blocks:
+        fully_shard(block, mesh=mesh, ignored_params=scalars)
+    return fully_shard(root, mesh=mesh, ignored_params=scalars)
 
 
 def at_hand(root: Root, work: Callable[[], T]) -> T:

@@ -238,6 +238,9 @@ def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
 
     with monkeypatch.context() as patch:
         for module in list(sys.modules.values()):  # wherever the launch got it from
-            if module.__name__.startswith("ptm_plus.") and getattr(module, "load", None) is real:
+            name = getattr(
+                module, "__name__", ""
+            )  # of things that others put there, some have none
+            if name.startswith("ptm_plus.") and getattr(module, "load", None) is real:
                 patch.setattr(module, "load", loaded)
         yield tuple(own)

@@ -18,6 +18,8 @@ MEMO = "fingerprints.json"
 
 _Memo = dict[str, dict[str, str | int]]
 
+_KNOWN = {"size": int, "mtime_ns": int, "sha256": str}
+
 
 def source_fingerprint(spec: SourceSpec, cache: Path | None = None) -> str:
     """Return a hash of what the source holds and of how it is read.
@@ -73,7 +75,8 @@ def _load(path: Path) -> _Memo:
     except (OSError, ValueError, RecursionError):
         return {}
     whole = isinstance(memo, dict) and all(
-        isinstance(known, dict) and "sha256" in known for known in memo.values()
+        isinstance(known, dict) and {name: type(value) for name, value in known.items()} == _KNOWN
+        for known in memo.values()
     )
     return memo if whole else {}
 

@@ -104,6 +104,7 @@ def test_progress_is_called_once_per_epoch_with_falling_losses():
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_garbage_collection_is_left_as_it_was(frozen):
+    gc.unfreeze()  # whatever another test or library has frozen
     if frozen:
         gc.freeze()
     try:
@@ -165,4 +166,4 @@ def test_training_is_silent_and_writes_nothing_at_home(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.iterdir() if path.name != ".nv"] == []  # the driver's own
