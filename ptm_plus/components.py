@@ -183,7 +183,7 @@ class Layout:
         name: what a stream refers to.
         lay_out: tokenised example to laid-out sequences. Must pickle.
         fingerprint: hash of version and settings.
-        columns: dtype of extra token columns that it fills, by name.
+        columns: dtype of extra token columns that it fills, by name: ``int32``, say, or ``u1``.
     """
 
     name: str

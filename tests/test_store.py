@@ -201,6 +201,7 @@ def test_borders_that_do_not_rise_are_refused(store: SequenceStore, values: list
         ({"sequences": float("inf")}, "'sequences'"),
         ({"labels": []}, "'labels'"),
         ({"labels": {"x" * 5000: None}}, "'labels.*at most 200 characters"),
+        ({"columns": {"half": "u7"}}, r"'columns\.half': .*pattern"),
         ({"account": {"rows": 1}}, r"'account\.used': Field required"),
         ({"artifact": {}}, r"holds {} of format 1; expected tokens"),
     ],

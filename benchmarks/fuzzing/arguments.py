@@ -92,7 +92,7 @@ def _check_resolved(resolved: Resolved) -> int:
 def _check_source(path: Path) -> int:
     argument = path.read_bytes().decode("utf-8", "surrogateescape").replace("\0", "")
     argument = argument.replace("{}", str(path.parent), 1)
-    if "*" in argument and str(path.parent) not in argument:
+    if str(path.parent) not in argument.partition("*")[0] and "*" in argument:
         return 0  # a pattern over the whole disk takes as long as the disk is large
     try:
         spec = parse_source(argument)

@@ -20,6 +20,7 @@ META = "meta.json"
 
 _Size = Annotated[int, Field(ge=0, lt=2**48)]
 _FileName = Annotated[str, Field(max_length=200)]
+_Dtype = Annotated[str, Field(pattern=r"^(u?int(8|16|32|64)|float(16|32|64)|[iu][1248]|f[248])$")]
 
 
 def _model(name: str, kinds: Mapping[str, Any]) -> type[BaseModel]:
@@ -38,7 +39,7 @@ _MODELS = {
             **dict.fromkeys(("fields", "languages", "strata"), list[str]),
             **dict.fromkeys(("tokens", "sequences", "segments"), _Size),
             "labels": dict[_FileName, list[str] | None],
-            "columns": dict[_FileName, str],
+            "columns": dict[_FileName, _Dtype],
             "position": bool,
             "versions": int,
             "inputs": dict[str, Any],
