@@ -23,7 +23,7 @@ import ptm_plus
 from ptm_plus import components, data, hookspecs
 from ptm_plus.context import ATTRIBUTES, ContextView
 from ptm_plus.contract import HOOKS, PHASES
-from ptm_plus.settings import RunSettings
+from ptm_plus.settings import RunSettings, StageSettings
 
 HERE = Path(__file__).parent
 HEADER = "<!-- Made by docs/generate.py from the code. Do not edit. -->\n"
@@ -279,6 +279,7 @@ def settings_page() -> str:
     for name, field in RunSettings.model_fields.items():
         if _is_section(field.annotation):
             parts.append(_section(f"[{name}]", field.annotation, f"{name}."))
+    parts.append(_section("[[train.stages]]", StageSettings, ""))
     for plugin, model in plugin_settings():
         parts.append(_section(f"[plugin.{plugin}]", model, ""))
     return "\n".join(parts).rstrip() + "\n"
@@ -357,6 +358,8 @@ def _settings_table(named: list[tuple[str, Any]], prefix: str) -> str:
 
 
 def _toml(field: Any) -> str:
+    if field.is_required():
+        return "none"
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "unset"

@@ -7,7 +7,7 @@ JSON only, optimizer state by parameter name. :mod:`ptm_plus.checkpoint_writer` 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,7 +247,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 def load_checkpoint(
     run: Run,
-    optimizer: AdamW | None = None,
+    optimizer_for: Callable[[State], AdamW] | None = None,
     watch: Watch | None = None,
     *,
     allow_changes: bool = False,
@@ -256,7 +256,7 @@ def load_checkpoint(
 
     Args:
         run: the run.
-        optimizer: gets its state back, too.
+        optimizer_for: gives the optimizer that gets its state back, and plugins theirs.
         watch: told of damaged checkpoints that were passed over, and of what has changed.
         allow_changes: go on although the run is not the one that wrote the checkpoint.
 
@@ -278,8 +278,8 @@ def load_checkpoint(
         assert watch is not None
         watch.note(line)
     load_weights(run, folder)
-    if optimizer is not None:
-        _load_optimizer(run.encoder, optimizer, read_tensors(folder / OPTIMIZER))
+    if optimizer_for is not None:
+        _load_optimizer(run.encoder, optimizer_for(state), read_tensors(folder / OPTIMIZER))
         _load_plugin_state(run, read_tensors(folder / PLUGINS), state.plugins)
     return state
 

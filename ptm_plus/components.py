@@ -39,14 +39,18 @@ EventKind = Literal["train_start", "stage_start", "after_step", "evaluated", "sa
 class Claim:
     """How a plugin uses a resource that others may use too.
 
+    ``backbone`` is claimed stage by stage: shared by whoever has an objective that trains it (the
+    core among them), kept by whoever trains beside it.
+
     Attributes:
         resource: what is used, for example ``"text truth"``.
-        mode: ``share`` goes with other shares; ``own`` excludes every other claim;
-            ``require`` needs somebody (the core or a plugin) to provide it.
+        mode: ``share`` goes with other shares; ``own`` excludes every other claim; ``keep`` needs
+            it unchanged and goes with other keeps; ``require`` needs somebody (the core or a
+            plugin) to provide it.
     """
 
     resource: str
-    mode: Literal["share", "own", "require"] = "share"
+    mode: Literal["share", "own", "keep", "require"] = "share"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,8 +547,10 @@ class Event:
         kind: what happened.
         step: optimizer steps done.
         figures: figures that go with it (losses, evaluation results).
+        stage: name of the stage.
     """
 
     kind: EventKind
     step: int
     figures: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = "main"

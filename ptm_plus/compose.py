@@ -212,8 +212,12 @@ def _check_declared(first: str, second: str, what: str, order: Order) -> None:
 # Claims and needs
 
 
+BACKBONE = "backbone"
+"""The resource that is claimed stage by stage; every other claim holds for the whole run."""
+
+
 def check_claims(plugins: Iterable[Claimant], provided: Collection[str]) -> None:
-    """Check that claims on shared resources go together.
+    """Check that claims on shared resources go together, those on the backbone left aside.
 
     Args:
         plugins: the plugins of the run.
@@ -223,7 +227,9 @@ def check_claims(plugins: Iterable[Claimant], provided: Collection[str]) -> None
         PluginError: a resource is owned by one and claimed by another, or required and provided
             by nobody (neither the core nor a plugin that shares it).
     """
-    claims = [(p.instance, one) for p in plugins for one in p.info.claims]
+    claims = [
+        (p.instance, one) for p in plugins for one in p.info.claims if one.resource != BACKBONE
+    ]
     check_owners(claims)
     shared = {claim.resource for _, claim in claims if claim.mode == "share"} | set(provided)
     for instance, claim in sorted(claims, key=lambda one: one[0]):
@@ -235,21 +241,33 @@ def check_claims(plugins: Iterable[Claimant], provided: Collection[str]) -> None
             )
 
 
-def check_owners(claims: Iterable[tuple[str, c.Claim]]) -> None:
-    """Check that what one instance owns is claimed by no other.
+def check_owners(
+    claims: Iterable[tuple[str, c.Claim]], mend: Callable[[str, str], str] | None = None
+) -> None:
+    """Check that what one instance owns, or needs unchanged, is not claimed by another.
+
+    Args:
+        claims: instances and their claims.
+        mend: what to do about the instance that is in the way, and the other one.
 
     Raises:
-        PluginError: a resource is owned by one and claimed by another.
+        PluginError: two claims do not go together.
     """
     claims = sorted(claims, key=lambda one: one[0])
-    for owner, owned in claims:
+    for holder, held in claims:
         for other, claim in claims:
-            if owned.mode == "own" and claim.resource == owned.resource and other != owner:
-                raise PluginError(
-                    f"plugin {owner!r} needs {owned.resource!r} for itself, and {other!r} "
-                    f"claims it too ({claim.mode})",
-                    separate(owner, other),
-                )
+            if other == holder or claim.resource != held.resource or not _excludes(held, claim):
+                continue
+            wanted = "for itself" if held.mode == "own" else "unchanged"
+            raise PluginError(
+                f"plugin {holder!r} needs {held.resource!r} {wanted}, and {other!r} claims it "
+                f"too ({claim.mode})",
+                (mend or separate)(holder, other),
+            )
+
+
+def _excludes(held: c.Claim, other: c.Claim) -> bool:
+    return held.mode == "own" or (held.mode == "keep" and other.mode in ("share", "own"))
 
 
 _FLAGS = {"text": "--text FILE", "pairs": "--pairs FILE", "graph": "--kg FILE"}

@@ -100,6 +100,7 @@ class Encoder(nn.Module):
 
     Attributes:
         inputs: the input components.
+        fixed: names of parameters that are never trained.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Encoder(nn.Module):
         )
         self._by_instance = {name: dict(modules) for name, modules in (parts or {}).items()}
         self.inputs = tuple(inputs)
+        self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         self._silent: frozenset[str] = frozenset()
         self._offset = card.position_offset(backbone.config)
         self._types = card.types(backbone.config)

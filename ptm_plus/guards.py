@@ -66,7 +66,7 @@ def find_culprits(
     for local in local_batches(run, rows, plan, 1, world.rank, world.size, level=True):
         batch = to_device(local.host, run.device, run.float_dtype())
         for owner in run.objectives[batch.stream]:
-            if not divisors[batch.stream, owner.component.name]:
+            if not divisors.get((batch.stream, owner.component.name)):
                 continue
             with world.accelerator.autocast():
                 what = at_hand(run.root, partial(_not_finite, run, batch, owner))

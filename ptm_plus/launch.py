@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from ptm_plus.prepared import Prepared, prepare
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.settings import RunSettings
+from ptm_plus.stages import Stage, make_stages
 from ptm_plus.step import Root
 
 
@@ -95,12 +97,15 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         Vocabulary(int(prepared.tokenizer.mask_token_id), ordinary_ids(prepared.tokenizer)),
         settings.train.seed,
     )
+    known = of_type(objectives, Objective)
+    stages = make_stages(settings.train, plugins.instances, partial(_by_stream, prepared, known))
     run = Run(
         prepared=prepared,
         collator=collator,
         encoder=encoder,
-        root=Root(encoder, _by_stream(prepared, of_type(objectives, Objective))),
-        planner=_planner(prepared, of_type(objectives, Objective)),
+        root=Root(encoder, _in_any(stages)),
+        planner=_planner(prepared, known, stages),
+        stages=stages,
         parts=parts,
         tables=of_type(declared, ExternalTable),
         rules=of_type(gather(plugins, "ptm_parameters", context), ParameterRule),
@@ -153,9 +158,9 @@ def _taps(
 
 
 def _by_stream(
-    prepared: Prepared, objectives: Sequence[Contribution[Objective]]
+    prepared: Prepared, objectives: Sequence[Contribution[Objective]], instances: frozenset[str]
 ) -> dict[str, list[Contribution[Objective]]]:
-    """Return the objectives of each stream, after some took over others' places."""
+    """Return some instances' objectives of each stream, after some took over others' places."""
     known = {one.component.name for one in objectives}
     result = {}
     for stream, names in prepared.stream_objectives.items():
@@ -165,10 +170,24 @@ def _by_stream(
                     f"stream {stream!r} serves objective {name!r}, which nobody "
                     f"provides{nearest(name, known)}"
                 )
-        chosen = [one for one in objectives if _serves(one.component, stream, names)]
+        chosen = [
+            one
+            for one in objectives
+            if one.instance in instances and _serves(one.component, stream, names)
+        ]
         replaced = {one.component.takes_over for one in chosen}
         result[stream] = [one for one in chosen if one.component.name not in replaced]
     return result
+
+
+def _in_any(stages: Sequence[Stage]) -> dict[str, list[Contribution[Objective]]]:
+    """Return the objectives of each stream, of all stages together."""
+    found: dict[str, list[Contribution[Objective]]] = {}
+    for stage in stages:
+        for stream, owners in stage.objectives.items():
+            kept = found.setdefault(stream, [])
+            kept += [one for one in owners if one not in kept]
+    return {stream: sorted(kept, key=lambda one: one.instance) for stream, kept in found.items()}
 
 
 def _serves(objective: Objective, stream: str, names: Sequence[str]) -> bool:
@@ -177,7 +196,9 @@ def _serves(objective: Objective, stream: str, names: Sequence[str]) -> bool:
     return objective.streams is not None and (not objective.streams or stream in objective.streams)
 
 
-def _planner(prepared: Prepared, objectives: Sequence[Contribution[Objective]]) -> Planner:
+def _planner(
+    prepared: Prepared, objectives: Sequence[Contribution[Objective]], stages: Sequence[Stage]
+) -> Planner:
     settings = prepared.settings
     defaults = {one.component.name: one.component.weight for one in objectives}
     factors = settings.train.objective_weights
@@ -196,4 +217,5 @@ def _planner(prepared: Prepared, objectives: Sequence[Contribution[Objective]]) 
         prepared.stream_alpha,
         weights,
         [one.component.change for one in of_type(schedules, Schedule)],
+        stages,
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ptm_plus.keyed import derive_key, uniform
 from ptm_plus.settings import RunSettings
+from ptm_plus.stages import Stage, stage_at
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class StepPlan:
         step: number of the step, from 0.
         steps: length of the run.
         stage: name of the stage.
+        stage_step: number of the step in its stage, from 0.
+        stage_steps: length of the stage.
         stream_weights: share of rows by stream.
         alpha: exponent of token counts among strata, by stream.
-        objective_weights: factor by objective name.
+        objective_weights: factor by objective name; of those that are computed in the step.
         mask_rate: predicted share of maskable tokens.
         lr: factor on the peak learning rate.
     """
@@ -36,6 +39,8 @@ class StepPlan:
     step: int
     steps: int
     stage: str
+    stage_step: int
+    stage_steps: int
     stream_weights: Mapping[str, float]
     alpha: Mapping[str, float]
     objective_weights: Mapping[str, float]
@@ -67,6 +72,10 @@ class Planner:
         alpha: exponent by active stream.
         objective_weights: weight by objective.
         schedules: changes, in chain order.
+        stages: the run's stages; one over everything where none are given.
+
+    Attributes:
+        objective_weights: weight by objective, of all stages.
     """
 
     def __init__(
@@ -76,29 +85,49 @@ class Planner:
         alpha: Mapping[str, float],
         objective_weights: Mapping[str, float],
         schedules: Sequence[Callable[[StepPlan], StepPlan]] = (),
+        stages: Sequence[Stage] = (),
     ) -> None:
+        self.objective_weights = dict(objective_weights)
         self._settings = settings
-        self._stream_weights = dict(stream_weights)
         self._alpha = dict(alpha)
-        self._objective_weights = dict(objective_weights)
         self._schedules = tuple(schedules)
+        everything = dict(stream_weights), self.objective_weights
+        whole = Stage("main", 0, settings.train.steps, frozenset(), {})
+        self._stages = tuple(stages) or (whole,)
+        self._weights = {
+            stage.name: _weights_in(stage, *everything) if stages else everything
+            for stage in self._stages
+        }
 
     def plan(self, step: int) -> StepPlan:
         """Return the plan of a step."""
-        train = self._settings.train
+        train, stage = self._settings.train, stage_at(self._stages, step)
+        streams, objectives = self._weights[stage.name]
         plan = StepPlan(
             step=step,
             steps=train.steps,
-            stage="main",
-            stream_weights=self._stream_weights,
+            stage=stage.name,
+            stage_step=step - stage.first,
+            stage_steps=stage.steps,
+            stream_weights=streams,
             alpha=self._alpha,
-            objective_weights=self._objective_weights,
+            objective_weights=objectives,
             mask_rate=self._settings.masking.rate,
-            lr=learning_rate(step, train.steps, train.warmup, train.decay),
+            lr=learning_rate(step - stage.first, stage.steps, train.warmup, train.decay),
         )
         for change in self._schedules:
             plan = change(plan)
         return plan
+
+
+def _weights_in(
+    stage: Stage, streams: Mapping[str, float], objectives: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the weights of streams and objectives that a stage trains on."""
+    return (
+        {name: weight for name, weight in streams.items() if stage.objectives.get(name)},
+        {name: weight for name, weight in objectives.items() if name in stage.loss_names},
+    )
 
 
 def shares(tokens: Mapping[str, int], alpha: float) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from ptm_plus.processes import is_sharded, local_rows, whole
 from ptm_plus.settings import TrainSettings
 
 
-def apply_rules(encoder: Encoder, rules: Iterable[ParameterRule]) -> dict[str, ParameterRule]:
-    """Freeze what rules freeze and return each parameter's rule.
+def apply_rules(
+    encoder: Encoder, rules: Iterable[ParameterRule], fixed: Container[str] = ()
+) -> dict[str, ParameterRule]:
+    """Freeze what rules freeze, and nothing else, and return each parameter's rule.
 
     Whole module paths are matched, the longest path wins; a frozen module has no gradient and is
     kept in evaluation mode.
@@ -25,6 +27,7 @@ def apply_rules(encoder: Encoder, rules: Iterable[ParameterRule]) -> dict[str, P
     Args:
         encoder: backbone and parts; paths start with ``backbone.`` or ``parts.``.
         rules: composed rules.
+        fixed: names of parameters that are never trained, whatever the rules say.
 
     Raises:
         PluginError: a rule's path matches no parameter.
@@ -44,8 +47,7 @@ def apply_rules(encoder: Encoder, rules: Iterable[ParameterRule]) -> dict[str, P
             if _below(name, rule.path):
                 merged = _merge(merged, rule)
         chosen[name] = merged
-        if merged.frozen is not None:
-            parameter.requires_grad_(not merged.frozen)
+        parameter.requires_grad_(not merged.frozen and name not in fixed)
     return chosen
 
 

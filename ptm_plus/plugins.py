@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from ptm_plus import hookspecs
 from ptm_plus.components import Event, PluginInfo
-from ptm_plus.compose import Contribution, Order, check_owners
+from ptm_plus.compose import BACKBONE, Contribution, Order, check_owners
 from ptm_plus.context import Context
 from ptm_plus.contract import HOOKS, check_contract, check_implementation
 from ptm_plus.discovery import (
@@ -78,7 +78,12 @@ class Plugins:
     def __init__(self, instances: Iterable[LoadedPlugin] = ()) -> None:
         self.instances = tuple(sorted(instances, key=lambda one: one.instance))
         self.order = Order(self.instances)
-        check_owners((one.instance, claim) for one in self.instances for claim in one.info.claims)
+        check_owners(
+            (one.instance, claim)
+            for one in self.instances
+            for claim in one.info.claims
+            if claim.resource != BACKBONE
+        )
         self._by_name = {one.instance: one for one in self.instances}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)

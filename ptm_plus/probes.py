@@ -156,7 +156,7 @@ def paired(
 def held_out_losses(context: ProbeContext) -> dict[str, float]:
     """Return the mean loss and metrics per ``stream/objective`` on held-out sequences."""
     run, tally = context.run, Tally()
-    weights = run.planner.plan(0).objective_weights
+    weights = run.planner.objective_weights
     for stream in run.prepared.streams:
         for host in context.held_out(stream):
             counts = run.root.count(host)

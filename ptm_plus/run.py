@@ -18,11 +18,12 @@ from ptm_plus.components import (
 )
 from ptm_plus.compose import Contribution
 from ptm_plus.data import Collator, Cursors, Reader
-from ptm_plus.encoder import Encoder
+from ptm_plus.encoder import Encoder, part_key
 from ptm_plus.mixture import Planner
 from ptm_plus.plugins import Plugins
 from ptm_plus.prepared import Prepared
 from ptm_plus.settings import RunSettings
+from ptm_plus.stages import Stage
 from ptm_plus.step import LossKey, Root
 
 
@@ -36,6 +37,7 @@ class Run:
         encoder: backbone and parts.
         root: encoder and objectives.
         planner: plan of any step.
+        stages: who trains when.
         parts: declared parts with their owners.
         tables: tables that stay on disk.
         rules: parameter rules.
@@ -50,6 +52,7 @@ class Run:
     encoder: Encoder
     root: Root
     planner: Planner
+    stages: tuple[Stage, ...]
     parts: list[Contribution[Part]]
     tables: list[Contribution[ExternalTable]]
     rules: list[Contribution[ParameterRule]]
@@ -75,15 +78,30 @@ class Run:
 
     @property
     def objectives(self) -> Mapping[str, Sequence[Contribution[Objective]]]:
-        """Objectives by stream."""
+        """Objectives by stream, of all stages."""
         return self.root.objectives
 
-    def loss_keys(self) -> list[LossKey]:
-        """Return every (stream, objective), in a fixed order."""
+    def loss_keys(self, stage: Stage | None = None) -> list[LossKey]:
+        """Return every (stream, objective) of a stage, or of all, in a fixed order."""
+        objectives = self.root.objectives if stage is None else stage.objectives
         return [
             (stream, owner.component.name)
-            for stream in sorted(self.root.objectives)
-            for owner in self.root.objectives[stream]
+            for stream in sorted(objectives)
+            for owner in objectives[stream]
+        ]
+
+    def rules_in(self, stage: Stage) -> list[ParameterRule]:
+        """Return the parameter rules of a stage: its plugins' own, and that others' parts rest."""
+        own = [one.component for one in self.rules if one.instance in stage.instances]
+        resting = {
+            part_key(one.instance, one.component.name)
+            for one in self.parts
+            if one.instance not in stage.instances
+        }
+        return own + [
+            ParameterRule(path=f"parts.{key}", frozen=True)
+            for key in sorted(resting)
+            if list(self.encoder.parts[key].parameters())
         ]
 
     def float_dtype(self) -> torch.dtype:

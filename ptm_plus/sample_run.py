@@ -20,6 +20,7 @@ from ptm_plus.consent import ALLOW
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.examples import Example
 from ptm_plus.launched import environment_alone, is_main_process
+from ptm_plus.plugins import load
 from ptm_plus.progress import Watch
 from ptm_plus.report import GROUPS, read_report, write_report
 from ptm_plus.run_folder import SETTINGS, checkpoints, write_settings
@@ -28,6 +29,7 @@ from ptm_plus.sample.evaluation import retrieval_pairs
 from ptm_plus.sample.facts import Half
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved
+from ptm_plus.stages import one_after_the_other
 from ptm_plus.stopping import FOLLOWING
 from ptm_plus.training_run import Resume, train
 
@@ -144,7 +146,7 @@ def sample_settings(
         "evaluate.mentions": [str(questions)],
         "evaluate.pairs": [str(folder / "retrieval.jsonl")],
     }
-    return _under(resolved, values)
+    return _staged(_under(resolved, values))
 
 
 def _under(resolved: Resolved, values: Mapping[str, Any]) -> RunSettings:
@@ -161,9 +163,20 @@ def _under(resolved: Resolved, values: Mapping[str, Any]) -> RunSettings:
     return RunSettings.model_validate(tree)
 
 
+def _staged(settings: RunSettings) -> RunSettings:
+    """Let plugins that need the backbone unchanged train after it; the user's own stages win."""
+    plugins = load(settings.plugins, settings.plugin).instances
+    stages = settings.train.stages or one_after_the_other(plugins)
+    return settings.model_copy(
+        update={"train": settings.train.model_copy(update={"stages": stages})}
+    )
+
+
 def _without_plugins(settings: RunSettings) -> RunSettings:
     output = settings.output / "without-plugins"
-    return settings.model_copy(update={"plugins": (), "plugin": {}, "output": output})
+    train = settings.train.model_copy(update={"stages": ()})
+    changes = {"plugins": (), "plugin": {}, "train": train, "output": output}
+    return settings.model_copy(update=changes)
 
 
 @contextmanager

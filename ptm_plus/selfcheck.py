@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ptm_plus.attention import NAME, visible_columns
-from ptm_plus.components import EmbeddingDelta, Part, Visibility
+from ptm_plus.components import EmbeddingDelta, Objective, Part, Visibility
 from ptm_plus.compose import Contribution
 from ptm_plus.data import HostBatch
 from ptm_plus.encoder import part_key
-from ptm_plus.errors import GuardStop
+from ptm_plus.errors import GuardStop, PluginError
 from ptm_plus.microbatch import MicroBatch, to_device
+from ptm_plus.optimizer import apply_rules
 from ptm_plus.run import Run
-from ptm_plus.step import LossKey
+from ptm_plus.stages import Stage
+from ptm_plus.step import LossKey, Passes
 from ptm_plus.trials import (
     Trial,
     changed,
@@ -55,13 +57,15 @@ def self_check(run: Run) -> None:
     2. so do backbone, parts and inputs together, and every objective's count, sum and gradient;
     3. every part that writes changes something;
     4. a part that is declared the identity changes nothing at its start, bit for bit;
-    5. visibility rules let every token see itself.
+    5. visibility rules let every token see itself;
+    6. every objective has something to train in each of its stages.
 
     Args:
         run: the composed run, before its first step.
 
     Raises:
         GuardStop: names what failed, the stream, and the plugin where it can be told.
+        PluginError: everything that an objective would train is frozen.
     """
     trials = [make_trial(run, data) for data in run.prepared.streams.values()]
     with left_as_it_was(run):
@@ -74,6 +78,7 @@ def self_check(run: Run) -> None:
                 _check_states(run, trial)
                 _check_losses(run, trial)
             _check_parts(run, trials)
+        _check_stages(run, trials)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ def _check_losses(run: Run, trial: Trial) -> None:
         return
     keys = [key for key in run.loss_keys() if key[0] == trial.stream]
     counts = run.root.count(trial.together)
-    weights = run.planner.plan(0).objective_weights
+    weights = run.planner.objective_weights
     loss, sums, _ = run.root.losses(_on_device(run, trial.together), counts, weights)
     _backward(loss)
     norm = _gradient_norm(run.encoder)
@@ -221,6 +226,36 @@ def _check_parts(run: Run, trials: Sequence[Trial]) -> None:
                 "that write, but changes no state of any sequence that was tried",
                 "its taps must return the changed states, at blocks and columns that occur",
             )
+
+
+def _check_stages(run: Run, trials: Sequence[Trial]) -> None:
+    """Nothing but parameters that a rule froze can keep a loss from having a gradient."""
+    for stage in run.stages:
+        apply_rules(run.encoder, run.rules_in(stage), run.encoder.fixed)
+        for trial in trials if run.rules_in(stage) else ():
+            counts = run.root.count(trial.together)
+            batch = _on_device(run, trial.together)
+            for owner in stage.objectives.get(trial.stream, ()):
+                name = owner.component.name
+                if counts[trial.stream, name] and not _trains(run, owner, batch):
+                    raise PluginError(
+                        f"objective {name!r} of plugin {owner.instance!r} has nothing to train in "
+                        f"stage {stage.name!r}: {_freezing(run, stage)} freeze all of it",
+                        "leave that plugin out of the stage, or train one after the other in "
+                        "stages of their own ([[train.stages]], docs/settings.md)",
+                    )
+    apply_rules(run.encoder, (), run.encoder.fixed)
+
+
+def _trains(run: Run, owner: Contribution[Objective], batch: MicroBatch) -> bool:
+    parts = run.encoder.parts_of(owner.instance)
+    outcome = owner.component.compute(batch, Passes(run.encoder), parts)
+    return outcome.sum.requires_grad
+
+
+def _freezing(run: Run, stage: Stage) -> str:
+    names = {one.instance for one in run.rules if one.component.frozen}
+    return _plugins(sorted(names & stage.instances)) if names & stage.instances else "its rules"
 
 
 def _acts(run: Run, instance: str, module: nn.Module, batch: MicroBatch) -> bool:

@@ -104,6 +104,20 @@ class BatchSettings(Section):
     )
 
 
+class StageSettings(Section):
+    """A part of the run with an optimizer, warm-up and decay of its own; who is not named, rests.
+
+    Of plugins that rest, the objectives and parameter rules are off and the parts frozen; what
+    these write into the encoder is still written.
+    """
+
+    name: str = Field(min_length=1, description="Its name, in logs and messages.")
+    share: float = Field(1.0, gt=0, description="Its share of the steps, against the others'.")
+    plugins: tuple[str, ...] = Field(
+        (), description="Who trains in it: plugins, and `core` for masked LM; default: everyone."
+    )
+
+
 class TrainSettings(Section):
     """Optimizer and schedule."""
 
@@ -119,6 +133,9 @@ class TrainSettings(Section):
     )
     objective_weights: dict[str, float] = Field(
         default_factory=dict, description="Factor per objective, over its own default."
+    )
+    stages: tuple[StageSettings, ...] = Field(
+        (), description="Parts of the run in which some train and the rest stays as it is."
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order, masks and dropout.")
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 a tenth.")

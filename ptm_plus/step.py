@@ -167,7 +167,7 @@ class Root(nn.Module):
 
     Args:
         encoder: backbone and parts.
-        objectives: objectives by stream, with their owners, in a fixed order.
+        objectives: objectives by stream, with their owners, in a fixed order; of all stages.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Root(nn.Module):
 
         Args:
             batch: the micro-batch; ``None`` for a rank that has no row left.
-            divisors: count of each loss over the whole step, all ranks.
+            divisors: count of each loss over the whole step, all ranks; others are not computed.
             weights: factor by objective.
             touch: add zero times every trainable parameter, so that each takes part in the
                 synchronised backward.
@@ -211,7 +211,7 @@ class Root(nn.Module):
             encode: Encode = Passes(self.encoder)
             for owner in self.objectives[batch.stream]:
                 key = (batch.stream, owner.component.name)
-                if not divisors[key]:
+                if not divisors.get(key):  # nothing to predict, or no objective of this stage
                     continue
                 parts = self.encoder.parts_of(owner.instance)
                 outcome = owner.component.compute(batch, encode, parts)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from ptm_plus.components import ParameterRule
 from ptm_plus.data import Row
 from ptm_plus.keyed import derive_key
 from ptm_plus.local_batches import LocalBatch, local_batches
@@ -26,6 +28,7 @@ from ptm_plus.optimizer import (
 )
 from ptm_plus.processes import World, unsynchronised
 from ptm_plus.run import Run
+from ptm_plus.stages import Stage
 from ptm_plus.step import LossKey, Tally, add_outcome
 
 CAREFUL_STEPS = 8
@@ -62,19 +65,37 @@ class Stepper:
         world: the processes of the run.
 
     Attributes:
+        stage: the stage that it is in; the first one at its start.
         rules: rule by parameter name.
         root: the run's root, or what spreads it over processes.
         optimizer: the optimizer.
     """
 
+    stage: Stage
+    rules: Mapping[str, ParameterRule]
+    optimizer: AdamW
+
     def __init__(self, run: Run, world: World) -> None:
         self.run = run
         self.world = world
-        self.rules = apply_rules(run.encoder, [one.component for one in run.rules])
+        self.root: Any = None
+        self.enter(run.stages[0])
+
+    def enter(self, stage: Stage) -> None:
+        """Let a stage's parameters be trained, and no others, by an optimizer that knows nothing.
+
+        Args:
+            stage: one of the run's.
+        """
+        run, parallel = self.run, self.run.settings.train.parallel
+        self.stage = stage
+        self.rules = apply_rules(run.encoder, run.rules_in(stage), run.encoder.fixed)
         set_mode(run.encoder, training=True)
-        blocks = run.encoder.card.block_list(run.encoder.backbone)
-        self.root = world.spread(run.root, blocks, run.settings.train.parallel)
-        self.optimizer: AdamW = build_optimizer(run.encoder, self.rules, run.settings.train)
+        if self.root is None or parallel == "ddp":  # which knows what was trained as it was made
+            self.root = None  # the old one takes its hooks along
+            blocks = run.encoder.card.block_list(run.encoder.backbone)
+            self.root = self.world.spread(run.root, blocks, parallel)
+        self.optimizer = build_optimizer(run.encoder, self.rules, run.settings.train)
         self._careful = CAREFUL_STEPS
 
     def batches(

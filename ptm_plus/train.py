@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.optim import AdamW
 
 from ptm_plus.checkpoint import State, load_checkpoint, take_snapshot
 from ptm_plus.checkpoint_writer import CheckpointWriter
@@ -26,6 +27,7 @@ from ptm_plus.processes import World
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.run_folder import checkpoints
+from ptm_plus.stages import Stage, stage_at
 from ptm_plus.step import (
     LossKey,
     Progress,
@@ -77,6 +79,7 @@ class Trainer:
         steps = self.run.settings.train.steps
         self._check_place()
         set_mode(self.run.encoder, training=True)
+        self._enter(stage_at(self.run.stages, self.progress.step))
         self._tell("train_start")
         self._tell("stage_start")
         with (
@@ -114,6 +117,11 @@ class Trainer:
         """
         began = time.perf_counter()
         self.writer.check()
+        if plan.stage != self.stepper.stage.name:
+            if self.settle():
+                return False
+            self._enter(stage_at(self.run.stages, plan.step))
+            self._tell("stage_start")
         rows = self.reader.step_rows(plan)
         batches = self.stepper.batches(rows, plan, self.progress.micro_rows)
         divisors, digest = self._exchange(batches)
@@ -135,9 +143,15 @@ class Trainer:
         progress.seconds += time.perf_counter() - began
         return True
 
+    def _enter(self, stage: Stage) -> None:
+        """Begin a stage, unless training stands in it."""
+        if stage != self.stepper.stage:
+            self.stepper.enter(stage)
+            self.progress.recent = []  # other losses, of another size
+
     def _exchange(self, batches: Sequence[LocalBatch]) -> tuple[dict[LossKey, float], int]:
         """Sum over processes what must be known before the first pass: counts, data, stops."""
-        keys = self.run.loss_keys()
+        keys = self.run.loss_keys(self.stepper.stage)
         real = [one.host for one in batches if one.real]
         digest = add_digests(batch_digest(host) for host in real)
         own = add_counts([self.run.root.count(host) for host in real], keys)
@@ -283,6 +297,7 @@ class Trainer:
             "step",
             {
                 "step": progress.step,
+                "stage": self.stepper.stage.name,
                 "lr": self.stepper.optimizer.param_groups[0]["lr"],
                 "losses": losses,
                 "metrics": dict(progress.metrics),
@@ -345,12 +360,17 @@ class Trainer:
 
     def _load(self, allow_changes: bool = False) -> State:
         state = load_checkpoint(
-            self.run, self.stepper.optimizer, self.watch, allow_changes=allow_changes
+            self.run, self._optimizer_for, self.watch, allow_changes=allow_changes
         )
-        self.progress = Progress.from_json(state.progress, self.world.is_main)
         self.run.step = self.progress.step
         self.watch.figures("resumed", {"step": self.progress.step})
         return state
+
+    def _optimizer_for(self, state: State) -> AdamW:
+        """Stand where a checkpoint was written, and return the optimizer of that stage."""
+        self.progress = Progress.from_json(state.progress, self.world.is_main)
+        self.stepper.enter(stage_at(self.run.stages, max(self.progress.step - 1, 0)))
+        return self.stepper.optimizer
 
     def _verify(self, state: State, count: int) -> None:
         step, recorded = self.progress.step, state.ahead[:count]
@@ -375,14 +395,16 @@ class Trainer:
 
     def _tell(self, kind: EventKind, figures: Mapping[str, Any] | None = None) -> None:
         known = self.progress.last if figures is None else figures
-        event = Event(kind, self.progress.step, dict(known))
+        event = Event(kind, self.progress.step, dict(known), self.stepper.stage.name)
         self.run.plugins.event(event, self.run.prepared.context)
 
     def _detail(self) -> str:
         speed = self.progress.tokens / max(self.progress.seconds, 1e-9)
-        last = sorted(self.progress.last.items())
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in last)
-        return f"{losses}  {speed:,.0f} tokens/s"
+        last, stage = self.progress.last, self.stepper.stage
+        names = map("/".join, self.run.loss_keys(stage))
+        losses = "  ".join(f"{name} {last[name]:.3f}" for name in sorted(names) if name in last)
+        several = f"stage {stage.name}  " if len(self.run.stages) > 1 else ""
+        return f"{several}{losses}  {speed:,.0f} tokens/s"
 
 
 def _flat(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

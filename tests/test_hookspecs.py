@@ -188,7 +188,7 @@ def works_objectives(objective: Any) -> None:
 
 
 def works_schedule(schedule: Any) -> None:
-    plan = StepPlan(10, 20, "main", {"text": 1.0}, {}, {}, 0.2, 1.0)
+    plan = StepPlan(10, 20, "main", 10, 20, {"text": 1.0}, {}, {}, 0.2, 1.0)
     assert schedule.change(plan).mask_rate == pytest.approx(0.15)
     assert plan.mask_rate == 0.2
 

@@ -78,6 +78,8 @@ def step_plan(step: int, **changes) -> StepPlan:
         "stage": "main",
         "stream_weights": {"text": 3.0, "pairs": 1.0},
         "alpha": {"text": 0.5},
+        "stage_step": 0,
+        "stage_steps": 10,
         "objective_weights": {},
         "mask_rate": 0.15,
         "lr": 1.0,

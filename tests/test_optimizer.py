@@ -126,7 +126,7 @@ def frozen_run(*paths, **values):
     from ptm_plus.compose import Contribution
 
     run = tiny_run("bert", **values)
-    run.rules += [Contribution("own", ParameterRule(path=p, frozen=True)) for p in paths]
+    run.rules += [Contribution("core", ParameterRule(path=p, frozen=True)) for p in paths]
     return run
 
 

@@ -100,6 +100,21 @@ def test_parts_are_counted_with_their_export_class(files: Files) -> None:
     shown = run("plan", files.settings, *flags).stdout
     assert "train-only" in shown
     assert "FLOPs per token" in shown
+    assert [one["name"] for one in plan["stages"]] == ["main"]
+    assert "who trains" not in shown
+
+
+@pytest.mark.kg_fusion
+def test_stages_are_shown_with_what_each_of_them_trains(files: Files) -> None:
+    stages = '[{name="a", plugins=["core"], share=3}, {name="b", plugins=["kg-fusion"]}]'
+    flags = ("--kg", files.kg, "--labels", files.labels, "--plugin", "kg-fusion")
+    flags += ("--set", "plugin.kg-fusion.vectors.epochs=1", "--set", f"train.stages={stages}")
+    flags += ("--steps", "8")
+    first, second = document("plan", files.settings, *flags, "--prepare", "--quiet")["stages"]
+    assert (first["first"], first["steps"], second["first"], second["steps"]) == (0, 6, 6, 2)
+    assert (first["losses"], second["losses"]) == (["text/mlm"], ["text/dea"])
+    assert first["trained"] < second["trained"]  # the fusion rests in the first
+    assert "who trains" in run("plan", files.settings, *flags).stdout
 
 
 def test_many_strata_share_the_last_row() -> None:

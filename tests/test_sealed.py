@@ -119,7 +119,7 @@ def crafted(tmp_path):
         folder.rename(draft)
         seal(draft, folder)
         assert damage(folder, FILES) == ""
-        return run, trainer.stepper.optimizer
+        return run, lambda state: trainer.stepper.optimizer
 
     return craft
 

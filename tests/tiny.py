@@ -216,6 +216,11 @@ class Recorder(Silent):
         return [values["losses"] for kind, values in self.seen if kind == "step"]
 
 
+def info_of(hook: Any) -> PluginInfo:
+    """Return the static data of a hook object with a ``name`` and, if it has any, ``claims``."""
+    return PluginInfo(name=hook.name, hooks=type(hook), claims=getattr(hook, "claims", ()))
+
+
 @contextmanager
 def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
     """Let runs load plugins made of hook objects; gives their names.
@@ -230,7 +235,7 @@ def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
     def loaded(requests: Sequence[str], tables: Mapping[str, Any]) -> Plugins:
         others = real([name for name in requests if name not in own], tables)
         made = [
-            LoadedPlugin(PluginInfo(name=name, hooks=type(hook)), name, None, "test", "1", hook)
+            LoadedPlugin(info_of(hook), name, None, "test", "1", hook)
             for name, hook in own.items()
             if name in requests
         ]
@@ -238,9 +243,7 @@ def home_made(monkeypatch: Any, *hooks: Any) -> Iterator[tuple[str, ...]]:
 
     with monkeypatch.context() as patch:
         for module in list(sys.modules.values()):  # wherever the launch got it from
-            name = getattr(
-                module, "__name__", ""
-            )  # of things that others put there, some have none
+            name = getattr(module, "__name__", "")  # some of what others put there has none
             if name.startswith("ptm_plus.") and getattr(module, "load", None) is real:
                 patch.setattr(module, "load", loaded)
         yield tuple(own)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ptm_plus.arrangement import Arrangement, arrange
-from ptm_plus.cli.plan_costs import data_figures, mask_figures, model_figures
+from ptm_plus.cli.plan_costs import data_figures, mask_figures, model_figures, stage_figures
 from ptm_plus.cli.plugin_cards import hooks_of
 from ptm_plus.cli.preview import mask_collator
 from ptm_plus.errors import PtmPlusError
@@ -58,7 +58,8 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
 
     Returns:
         ``settings`` (the main ones), ``plugins``, ``prepare`` (artifacts, and whether they are
-        there), and, where the data are prepared, ``streams``, ``masking``, ``model``; ``missing``
+        there), and, where the data are prepared, ``streams``, ``masking``, ``stages``, ``model``;
+        ``missing``
         says why something is not in the plan.
 
     Raises:
@@ -81,6 +82,7 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
         document["streams"] = data_figures(prepared, None)
         run = compose(prepared, torch.device("cpu"))
         document["streams"] = data_figures(prepared, run)
+        document["stages"] = stage_figures(run)
         document["model"] = model_figures(run)
         document["features"] = _features(run)
     except _WouldWork as work:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ptm_plus.mixture import StepPlan
     from ptm_plus.prepared import Prepared
     from ptm_plus.run import Run
+    from ptm_plus.stages import Stage
 
 _SAMPLED_STEPS = 200
 _SAMPLED_ROWS = 16
@@ -93,7 +94,7 @@ def _objectives(prepared: Prepared, run: Run | None, stream: str) -> list[dict[s
     if run is None:
         names = prepared.stream_objectives[stream]
         return [{"name": name, "weight": None, "owner": ""} for name in names]
-    weights = run.planner.plan(0).objective_weights
+    weights = run.planner.objective_weights
     return [
         {
             "name": one.component.name,
@@ -128,10 +129,12 @@ def mask_figures(prepared: Prepared, collator: Collator) -> list[dict[str, Any]]
 
 
 def model_figures(run: Run) -> dict[str, Any]:
-    """Return parameters, operations per token and memory, per owner and in all."""
-    from ptm_plus.optimizer import apply_rules
+    """Return parameters, operations per token and memory, per owner and in all.
 
-    apply_rules(run.encoder, [one.component for one in run.rules])
+    They are those of the stage that trains most.
+    """
+    largest = max(run.stages, key=lambda stage: _trained_in(run, stage))
+    _trained_in(run, largest)
     parts = [_part(run, owner) for owner in run.parts]
     trained, frozen = _counts(run.encoder.backbone)
     backbone = {"trained": trained, "frozen": frozen}
@@ -150,6 +153,29 @@ def model_figures(run: Run) -> dict[str, Any]:
         "operations_per_token": operations(run, parts),
         "memory": memory([backbone, *parts]),
     }
+
+
+def stage_figures(run: Run) -> list[dict[str, Any]]:
+    """Return, per stage, its steps, who trains in it, in what, and how many parameters."""
+    return [
+        {
+            "name": stage.name,
+            "first": stage.first,
+            "steps": stage.steps,
+            "plugins": sorted(stage.instances),
+            "losses": ["/".join(key) for key in run.loss_keys(stage)],
+            "trained": _trained_in(run, stage),
+        }
+        for stage in run.stages
+    ]
+
+
+def _trained_in(run: Run, stage: Stage) -> int:
+    """Freeze what a stage freezes and return the number of parameters that it trains."""
+    from ptm_plus.optimizer import apply_rules
+
+    apply_rules(run.encoder, run.rules_in(stage), run.encoder.fixed)
+    return _counts(run.encoder)[0]
 
 
 def _part(run: Run, owner: Any) -> dict[str, Any]:

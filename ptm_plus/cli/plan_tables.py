@@ -23,6 +23,8 @@ def plan_tables(plan: Mapping[str, Any]) -> Group:
         parts.append(_prepare(plan["prepare"]))
     if "streams" in plan:
         parts += [_streams(plan["streams"]), _masking(plan["masking"])]
+    if len(plan.get("stages", ())) > 1:
+        parts.append(_stages(plan["stages"]))
     if "model" in plan:
         parts += _model(plan["model"], plan["run"])
         parts += list(_features(plan["features"]))
@@ -131,6 +133,22 @@ def _masking(masking: list[dict[str, Any]]) -> RenderableType:
     ]
     headings = ("stream", "masked kind", "budget", "in 16 rows")
     return columns(headings, rows, right=headings[2:])
+
+
+def _stages(stages: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            one["name"],
+            f"{one['first'] + 1:,}–{one['first'] + one['steps']:,}",
+            ", ".join(one["plugins"]),
+            ", ".join(one["losses"]),
+            f"{one['trained']:,}",
+        )
+        for one in stages
+    ]
+    return columns(
+        ("stage", "steps", "who trains", "losses", "parameters"), rows, right=("parameters",)
+    )
 
 
 def _model(model: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[RenderableType]:

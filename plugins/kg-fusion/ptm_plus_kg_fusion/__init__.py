@@ -1,6 +1,6 @@
 """Entity vectors of a knowledge graph, fused into the encoder."""
 
-from ptm_plus import PluginInfo
+from ptm_plus import Claim, PluginInfo
 
 plugin = PluginInfo(
     name="kg-fusion",
@@ -8,5 +8,6 @@ plugin = PluginInfo(
     hooks="ptm_plus_kg_fusion.hooks:KgFusion",
     settings="ptm_plus_kg_fusion.settings:KgFusionSettings",
     needs=("spans:entity",),
+    claims=(Claim(resource="backbone"),),
     extra="kg-fusion",
 )

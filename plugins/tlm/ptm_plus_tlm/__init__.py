@@ -1,6 +1,6 @@
 """Translation language modelling: masked words of a sentence pair, recovered with both halves."""
 
-from ptm_plus import PluginInfo
+from ptm_plus import Claim, PluginInfo
 
 plugin = PluginInfo(
     name="tlm",
@@ -8,4 +8,5 @@ plugin = PluginInfo(
     hooks="ptm_plus_tlm.hooks:Tlm",
     settings="ptm_plus_tlm.settings:TlmSettings",
     needs=("pairs",),
+    claims=(Claim(resource="backbone"),),
 )
