@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from ptm_plus.hookspecs import CONTRACT, hookimpl
     from ptm_plus.inputs import cache_folder, pairs_stream
     from ptm_plus.keyed import Draws
-    from ptm_plus.masking import span_units
+    from ptm_plus.masking import SpanUnits, span_units
     from ptm_plus.microbatch import MicroBatch
     from ptm_plus.mixture import StepPlan
     from ptm_plus.objectives import loss_sum, masked_lm
@@ -122,6 +122,7 @@ __all__ = [
     "SettingsError",
     "Span",
     "SpanTable",
+    "SpanUnits",
     "States",
     "StepPlan",
     "StopRequested",
@@ -178,7 +179,7 @@ _HOMES = {
     "microbatch": ("MicroBatch",),
     "mixture": ("StepPlan",),
     "inputs": ("cache_folder", "pairs_stream"),
-    "masking": ("span_units",),
+    "masking": ("SpanUnits", "span_units"),
     "objectives": ("loss_sum", "masked_lm"),
     "probes": ("ProbeContext", "paired", "predicted_sequences"),
     "settings": ("RunSettings", "Section"),

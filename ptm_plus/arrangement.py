@@ -101,6 +101,7 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
     _check_inputs(plugins, inputs)
     context = Context(settings, inputs, watch)
     streams = _streams(settings, plugins, context, inputs)
+    context.advance("streams", streams={one.component.name: one.component for one in streams})
     tokenizer = _tokenizer(settings, streams, watch)
     context.advance("tokenizer", tokenizer=tokenizer)
     tokens = [one.component for one in gather(plugins, "ptm_special_tokens", context)]

@@ -244,6 +244,8 @@ class UnitKind:
         name: unique in the run: ``"word"`` (the core's), ``"entity"``, ``"phrase"``, …
         propose: view and draws to units. Called once per micro-batch.
         weight: chance of a token of this kind against a token of kind ``word``.
+        rate: share of this kind's tokens that is predicted, taken off the budget before the others
+            share what is left by their weights; ``None`` for a share by weight.
         order: kinds with a lower order choose first; words (100) choose last.
         replacement: probabilities (mask token, random token, keep).
         per_unit: draw the replacement once per unit instead of once per token.
@@ -257,6 +259,7 @@ class UnitKind:
     name: str
     propose: Callable[[View, Draws], Units]
     weight: float = 1.0
+    rate: float | None = None
     order: int = 50
     replacement: tuple[float, float, float] = (0.8, 0.1, 0.1)
     per_unit: bool = False

@@ -16,11 +16,13 @@ from ptm_plus.errors import PluginError
 from ptm_plus.progress import Silent, Watch
 
 if TYPE_CHECKING:
+    from ptm_plus.components import Stream
     from ptm_plus.settings import RunSettings
 
 ATTRIBUTES: Mapping[Phase, tuple[str, ...]] = MappingProxyType(
     {
         "settings": ("settings", "inputs", "watch"),
+        "streams": ("streams",),
         "tokenizer": ("tokenizer",),
         "labels": ("labels", "sizes", "graph", "vectors", "model_config", "card"),
         "modules": ("backbone", "parts"),
@@ -108,6 +110,12 @@ class ContextView:
         """Where long work tells how far it is."""
         watch: Watch = self._read("watch")
         return watch
+
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """Streams by name (from phase streams), for what is counted over text beforehand."""
+        streams: Mapping[str, Stream] = self._read("streams")
+        return streams
 
     @property
     def tokenizer(self) -> Any:

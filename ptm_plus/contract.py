@@ -18,9 +18,9 @@ from ptm_plus import components as c
 from ptm_plus.errors import PluginError, nearest
 from ptm_plus.hookspecs import CONTRACT, PROJECT
 
-Phase = Literal["settings", "tokenizer", "labels", "modules", "run"]
+Phase = Literal["settings", "streams", "tokenizer", "labels", "modules", "run"]
 
-PHASES: tuple[Phase, ...] = ("settings", "tokenizer", "labels", "modules", "run")
+PHASES: tuple[Phase, ...] = ("settings", "streams", "tokenizer", "labels", "modules", "run")
 """What is known of a run, in the order in which it becomes known; prepare ends before labels."""
 
 
@@ -41,9 +41,9 @@ class Hook:
 
 HOOKS: Mapping[str, Hook] = MappingProxyType(
     {
-        "ptm_special_tokens": Hook("tokenizer", (c.ControlToken,)),
         "ptm_streams": Hook("settings", (c.Stream,)),
-        "ptm_annotators": Hook("settings", (c.Annotator,)),
+        "ptm_special_tokens": Hook("tokenizer", (c.ControlToken,)),
+        "ptm_annotators": Hook("streams", (c.Annotator,)),
         "ptm_rewriters": Hook("settings", (c.Rewriter,)),
         "ptm_layouts": Hook("tokenizer", (c.Layout,)),
         "ptm_masking": Hook("tokenizer", (c.UnitKind,)),

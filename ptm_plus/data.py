@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ptm_plus.components import Feature, FeatureInput, MaskPlan, UnitKind
 from ptm_plus.compose import Contribution
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.keyed import Draws, derive_key, uniform
-from ptm_plus.masking import Vocabulary, plan_masks
+from ptm_plus.masking import Vocabulary, plan_masks, weighed_kind
 from ptm_plus.mixture import StepPlan, draw_rows
 from ptm_plus.prepare.store import SequenceStore
 from ptm_plus.rows import RowPlan, plan_rows
@@ -26,6 +27,8 @@ from ptm_plus.views import SpanTable, View, ViewMaker
 Ints = NDArray[np.int64]
 
 HELD_OUT_EPOCH = -1
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -190,22 +193,31 @@ class Collator:
         self.features = features
         self._seed = seed
 
-    def batch(self, rows: Sequence[Row], step_rows: Sequence[Row], rate: float) -> HostBatch:
+    def batch(
+        self,
+        rows: Sequence[Row],
+        step_rows: Sequence[Row],
+        rate: float,
+        weights: Mapping[str, float] = NOTHING,
+    ) -> HostBatch:
         """Return the micro-batch of some rows.
 
         Args:
             rows: rows of one stream.
             step_rows: all rows of this stream in the step, on every rank.
             rate: mask rate.
+            weights: factor by unit kind.
         """
         view = self.view(rows)
-        plan = self.masks(view, rate)
+        plan = self.masks(view, rate, weights)
         return self.complete(view, plan, self.step_spans(view.stream, step_rows))
 
-    def masked(self, rows: Sequence[Row], rate: float) -> HostBatch:
+    def masked(
+        self, rows: Sequence[Row], rate: float, weights: Mapping[str, float] = NOTHING
+    ) -> HostBatch:
         """Return the micro-batch of some rows without feature columns."""
         view = self.view(rows)
-        return HostBatch(view, self.masks(view, rate), {})
+        return HostBatch(view, self.masks(view, rate, weights), {})
 
     def view(self, rows: Sequence[Row]) -> View:
         """Return the view of some rows of one stream."""
@@ -213,11 +225,12 @@ class Collator:
         epochs = np.repeat([row.epoch for row in rows], [len(row.numbers) for row in rows])
         return self.streams[rows[0].stream].maker.view(numbers, epochs)
 
-    def masks(self, view: View, rate: float) -> MaskPlan:
+    def masks(self, view: View, rate: float, weights: Mapping[str, float] = NOTHING) -> MaskPlan:
         """Return the mask plan of a view."""
         kinds = [c for c in self._kinds if _applies(c.component.streams, view.stream)]
         draws = {c.component.name: Draws(self._seed, c.instance, view.stream) for c in kinds}
-        return plan_masks(view, [c.component for c in kinds], rate, draws, self.vocabulary)
+        weighed = [weighed_kind(c.component, weights) for c in kinds]
+        return plan_masks(view, weighed, rate, draws, self.vocabulary)
 
     def step_spans(self, stream: str, rows: Sequence[Row]) -> dict[str, SpanTable]:
         """Return the spans of all rows of a step: what features of scope ``step`` may see."""

@@ -79,6 +79,9 @@ def digests_ahead(run: Run, reader: Reader, step: int, count: int) -> list[str]:
     for number in range(step, min(step + count, run.settings.train.steps)):
         plan = run.planner.plan(number)
         rows = ahead.step_rows(plan)
-        masked = (run.collator.masked(rows[stream], plan.mask_rate) for stream in sorted(rows))
+        masked = (
+            run.collator.masked(rows[stream], plan.mask_rate, plan.kind_weights)
+            for stream in sorted(rows)
+        )
         found.append(f"{add_digests(batch_digest(batch) for batch in masked):016x}")
     return found

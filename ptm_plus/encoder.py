@@ -55,12 +55,14 @@ class States:
         blocks: ``[T, d]`` output of every block, taps included.
         left: by plugin instance, what its taps left in ``PassContext.states``.
         logits: the family's masked-LM head: states ``[K, d]`` to logits ``[K, V]``.
+        project: the head's last map alone (tied word vectors and bias), for heads of plugins.
     """
 
     top: Tensor
     blocks: Sequence[Tensor]
     left: Mapping[str, Mapping[tuple[str, int], Tensor]]
     logits: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class Encoder(nn.Module):
                 if self._runs(owner):
                     top = self._run_tap(owner, running, self.blocks, top)
         outputs = [running.outputs[place] for place in range(self.blocks)]
-        return States(top, outputs, running.left, self.logits)
+        project = self.backbone.get_output_embeddings()
+        return States(top, outputs, running.left, self.logits, project)
 
     def places(self, batch: MicroBatch) -> dict[str, Any]:
         """Return the encoder's arguments beside the words: positions and types, ``[1, T]``."""

@@ -45,32 +45,6 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def ptm_special_tokens(context: ContextView) -> list[c.ControlToken]:
-    """Add control tokens: markers, separators, sentinels.
-
-    Called before prepare; reads up to phase ``tokenizer``. The vocabulary is widened once, after
-    all plugins have answered, and only at its end.
-
-    Composes by union: equal tokens of two plugins are one token; the same text with two different
-    starts is refused.
-
-    Example::
-
-        from dataclasses import dataclass
-        from ptm_plus import ControlToken, hookimpl
-
-        @dataclass
-        class Markers:
-            settings: None
-            instance: str
-
-            @hookimpl
-            def ptm_special_tokens(self, context):
-                return [ControlToken(text="[REL]", start="mean")]
-    """
-
-
-@hookspec
 def ptm_streams(context: ContextView) -> list[c.Stream]:
     r"""Add named sources of examples.
 
@@ -103,12 +77,40 @@ def ptm_streams(context: ContextView) -> list[c.Stream]:
 
 
 @hookspec
+def ptm_special_tokens(context: ContextView) -> list[c.ControlToken]:
+    """Add control tokens: markers, separators, sentinels.
+
+    Called before prepare; reads up to phase ``tokenizer``. The vocabulary is widened once, after
+    all plugins have answered, and only at its end.
+
+    Composes by union: equal tokens of two plugins are one token; the same text with two different
+    starts is refused.
+
+    Example::
+
+        from dataclasses import dataclass
+        from ptm_plus import ControlToken, hookimpl
+
+        @dataclass
+        class Markers:
+            settings: None
+            instance: str
+
+            @hookimpl
+            def ptm_special_tokens(self, context):
+                return [ControlToken(text="[REL]", start="mean")]
+    """
+
+
+@hookspec
 def ptm_annotators(context: ContextView) -> list[c.Annotator]:
     r"""Add spans to examples: linking, phrases, parts of speech.
 
-    Called before prepare; reads phase ``settings``. The function runs in worker processes over
-    batches of examples and returns one list of new spans each; it never edits text. Each annotator
-    has a table of its own on disk, so adding one prepares nothing else again.
+    Called before prepare; reads phase ``streams``, so that what the function needs to know of all
+    text (which words belong together, say) can be counted first; it is kept in
+    ``cache_folder(context.settings)`` by what it was made of. The function runs in worker processes
+    over batches of examples and returns one list of new spans each; it never edits text. Each
+    annotator has a table of its own on disk, so adding one prepares nothing else again.
 
     Composes by union: two annotators of one name are refused. They do not see each other's spans.
 

@@ -56,12 +56,14 @@ def local_batches(
         own = rows[stream][rank::size]
         parts = [own[first : first + micro_rows] for first in range(0, len(own), micro_rows)]
         batches += [
-            LocalBatch(part, run.collator.batch(part, rows[stream], plan.mask_rate))
+            LocalBatch(
+                part, run.collator.batch(part, rows[stream], plan.mask_rate, plan.kind_weights)
+            )
             for part in parts
         ]
         most = math.ceil(math.ceil(len(rows[stream]) / size) / micro_rows)
         for _ in range(most - len(parts) if level else 0):
             ghost = rows[stream][:1]
-            host = run.collator.batch(ghost, rows[stream], plan.mask_rate)
+            host = run.collator.batch(ghost, rows[stream], plan.mask_rate, plan.kind_weights)
             batches.append(LocalBatch(ghost, host, real=False))
     return batches

@@ -9,7 +9,7 @@ at all. All draws are keyed by sequence and token, so the plan does not depend o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,39 @@ def word_kind(unit: str) -> UnitKind:
     """Return the core's own kind: whole words, or single tokens."""
     propose = _words if unit == "word" else _tokens
     return UnitKind(name="word", propose=propose, order=100)
+
+
+@dataclass(frozen=True)
+class SpanUnits:
+    """Proposes the spans of a kind; equal ones are one, whoever proposes them.
+
+    Attributes:
+        kind: span kind.
+        grouped: whether mentions of one id in a sequence form a group.
+    """
+
+    kind: str
+    grouped: bool = True
+
+    def __call__(self, view: View, draws: Draws) -> Units:
+        """Return one unit per span."""
+        return span_units(view, self.kind, grouped=self.grouped)
+
+
+def weighed_kind(kind: UnitKind, weights: Mapping[str, float]) -> UnitKind:
+    """Return a kind with its weight times a factor; one of weight 0 leaves its tokens to others.
+
+    Args:
+        kind: the kind.
+        weights: factor by the kind's name; 1 for others.
+    """
+    factor = weights.get(kind.name, 1.0)
+    if factor == 1:
+        return kind
+    rate = None if kind.rate is None else min(1.0, kind.rate * factor)
+    return replace(
+        kind, weight=kind.weight * factor, rate=rate, exclusive=kind.exclusive and factor > 0
+    )
 
 
 def span_units(view: View, kind: str, *, grouped: bool = True) -> Units:
@@ -191,11 +224,13 @@ def _apart(start: Ints, end: Ints) -> Bools:
     keep = np.ones(len(start), dtype=np.bool_)
     if np.all(start[1:] >= end[:-1]):
         return keep
-    reached = 0
-    for number, (first, last) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
-        keep[number] = first >= reached
-        reached = last if keep[number] else reached
-    return keep
+    after = np.append(np.searchsorted(start, end), len(start))  # the next that may follow each
+    kept = np.zeros(len(start) + 1, dtype=np.bool_)
+    kept[0] = True
+    for _ in range(len(start).bit_length()):  # twice as far in each round
+        kept[after[kept]] = True
+        after = after[after]
+    return kept[:-1]
 
 
 def _mirror(
@@ -269,18 +304,27 @@ def _budgets(
     blocked: Sequence[Bools],
     rate: float,
 ) -> list[NDArray[np.float64]]:
-    """Share each sequence's budget among kinds by weight times available tokens."""
+    """Share each sequence's budget: kinds with a rate first, the others by weight.
+
+    A weight counts per available token.
+    """
     available = []
     for units, off in zip(proposed, blocked, strict=True):
         mine = np.zeros(len(view), dtype=np.bool_)
         mine[_tokens_of(units.units, units.active)] = True
         available.append(_per_sequence(view, mine & ~off))
-    weighted = [kind.weight * tokens for kind, tokens in zip(kinds, available, strict=True)]
-    total = np.maximum(sum(weighted), 1e-12)
     budget = rate * _per_sequence(view, view.words >= 0)
+    fixed = [(kind.rate or 0.0) * tokens for kind, tokens in zip(kinds, available, strict=True)]
+    scale = np.minimum(1.0, budget / np.maximum(sum(fixed), 1e-12))
+    left = budget - scale * sum(fixed)
+    weighted = [
+        kind.weight * tokens * (kind.rate is None)
+        for kind, tokens in zip(kinds, available, strict=True)
+    ]
+    total = np.maximum(sum(weighted), 1e-12)
     return [
-        np.minimum(budget * share / total, tokens)
-        for share, tokens in zip(weighted, available, strict=True)
+        np.minimum(scale * own + left * share / total, tokens)
+        for own, share, tokens in zip(fixed, weighted, available, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class StepPlan:
         objective_weights: factor by objective name; of those that are computed in the step.
         mask_rate: predicted share of maskable tokens.
         lr: factor on the peak learning rate.
+        kind_weights: factor on the weight of unit kinds, by name; 0 leaves a kind out of the step.
     """
 
     step: int
@@ -46,6 +47,7 @@ class StepPlan:
     objective_weights: Mapping[str, float]
     mask_rate: float
     lr: float
+    kind_weights: Mapping[str, float] = field(default_factory=dict)
 
     def changed(self, **values: object) -> StepPlan:
         """Return a copy with some fields changed; for schedules."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import reduce
 from typing import Any
 
 from ptm_plus import components as c
@@ -70,6 +72,34 @@ def _parameters(
     return commuting(contributions)
 
 
+def _unit_kinds(
+    contributions: Sequence[Contribution[c.UnitKind]], order: Order
+) -> list[Contribution[c.UnitKind]]:
+    """Kinds of one name with the same units are one; each may say what others leave open."""
+    by_name: dict[str, list[Contribution[c.UnitKind]]] = {}
+    for one in commuting(contributions):
+        by_name.setdefault(one.component.name, []).append(one)
+    merged = [reduce(_one_kind, same) for same in by_name.values()]
+    return commuting(merged)
+
+
+def _one_kind(
+    first: Contribution[c.UnitKind], second: Contribution[c.UnitKind]
+) -> Contribution[c.UnitKind]:
+    kinds = (first.component, second.component)
+    said: dict[str, Any] = {}
+    for field in fields(c.UnitKind):
+        mine, theirs = (getattr(kind, field.name) for kind in kinds)
+        said[field.name] = theirs if mine == field.default else mine
+        if theirs not in (said[field.name], field.default):
+            raise PluginError(
+                f"two unit kinds for {first.component.name!r} with different {field.name} "
+                f"({mine}, {theirs}): {both(first.instance, second.instance)}",
+                separate(first.instance, second.instance),
+            )
+    return Contribution(first.instance, c.UnitKind(**said))
+
+
 def _schedules(
     contributions: Sequence[Contribution[c.Schedule]], order: Order
 ) -> list[Contribution[c.Schedule]]:
@@ -105,7 +135,7 @@ _RULES: Mapping[type[Any], _Rule] = {
     c.Annotator: _run_names("annotators"),
     c.Rewriter: _rewriters,
     c.Layout: _run_names("layouts"),
-    c.UnitKind: _run_names("unit kinds"),
+    c.UnitKind: _unit_kinds,
     c.Feature: _own_names("features"),
     c.EmbeddingDelta: _own_names("embedding deltas"),
     c.EmbeddingReplacement: _own_names("embedding replacements"),

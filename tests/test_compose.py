@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -24,6 +24,7 @@ from ptm_plus.compose import (
     unique,
 )
 from ptm_plus.errors import PluginError
+from ptm_plus.masking import SpanUnits
 from ptm_plus.rules import settle
 
 
@@ -213,7 +214,6 @@ def test_chain_does_not_depend_on_call_order(members: list[Contribution[str]]) -
         objective,
         lambda name: c.Annotator(name=name, annotate=nothing, fingerprint="1"),
         lambda name: c.Layout(name=name, lay_out=nothing, fingerprint="1"),
-        lambda name: c.UnitKind(name=name, propose=nothing),
         lambda name: c.Probe(name=name, run=nothing),
         lambda name: rewriter(name),
     ],
@@ -244,6 +244,21 @@ def test_names_that_are_a_plugins_own_are_free_among_plugins(make: Any) -> None:
         assert len(settle(resources_differ, Order())) == 3
     with pytest.raises(PluginError, match=r"for 'a\.x': plugin 'a', twice"):
         settle([by("a", make("x")), by("a", make("x"))], Order())
+
+
+def test_unit_kinds_of_one_name_are_one_where_each_says_what_the_other_leaves_open() -> None:
+    treated = c.UnitKind(name="x", propose=SpanUnits("x"), treatment=c.Treatment(), exclusive=True)
+    weighed = c.UnitKind(name="x", propose=SpanUnits("x"), weight=3.0)
+    for pair in ([by("b", treated), by("a", weighed)], [by("a", weighed), by("b", treated)]):
+        (one,) = settle(pair, Order())
+        assert one.instance == "a"
+        assert one.component == replace(treated, weight=3.0)
+    with pytest.raises(
+        PluginError, match=r"'x' with different weight \(3.0, 2.0\): .* 'a' and 'b'"
+    ):
+        settle([by("a", weighed), by("b", replace(weighed, weight=2.0))], Order())
+    with pytest.raises(PluginError, match="different propose"):
+        settle([by("a", weighed), by("b", replace(weighed, propose=SpanUnits("y")))], Order())
 
 
 def test_control_tokens_are_shared_when_equal_and_sorted_by_text() -> None:

@@ -23,7 +23,15 @@ from hypothesis import strategies as st
 
 from ptm_plus.components import MaskPlan, Treatment, UnitKind, Units
 from ptm_plus.keyed import Draws
-from ptm_plus.masking import Vocabulary, force_spans, plan_masks, span_units, word_kind
+from ptm_plus.masking import (
+    Vocabulary,
+    _apart,
+    force_spans,
+    plan_masks,
+    span_units,
+    weighed_kind,
+    word_kind,
+)
 from ptm_plus.views import View, ViewMaker
 
 # No token of a text is in the list, so that a random replacement is told from a kept token.
@@ -652,3 +660,41 @@ def test_forcing_nothing_changes_nothing(small):
     assert not found.predicted.any()
     empty = force_spans(view, "phrase", np.zeros(0, dtype=bool), VOCABULARY)
     assert len(empty.treatment["phrase"]) == 0
+
+
+# ---------------------------------------------------------------------------------------------
+# Kinds with a rate, and kinds that a step leaves out
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.9])
+def test_a_kind_s_rate_comes_off_the_budget_before_the_rest_is_shared(few_texts, rate):
+    found = plan(few_texts, entity_kind(rate=rate, exclusive=True), rate=0.4)
+    spans = few_texts.spans_of("entity")
+    maskable = np.zeros(len(few_texts.numbers))
+    np.add.at(maskable, few_texts.sequence[few_texts.words >= 0], 1)
+    mentioned = np.zeros(len(few_texts.numbers))
+    np.add.at(mentioned, spans.sequence, spans.length)
+    expected = np.minimum(rate * mentioned, 0.4 * maskable)
+    assert found.budget["entity"] == pytest.approx(expected.sum())
+    words = np.minimum(0.4 * maskable - expected, maskable - mentioned)
+    assert found.budget["word"] == pytest.approx(words.sum())
+
+
+def test_a_kind_of_weight_zero_leaves_its_tokens_to_the_words(few_texts):
+    kind = weighed_kind(entity_kind(weight=4.0, exclusive=True, rate=0.5), {"entity": 0.0})
+    assert (kind.weight, kind.rate, kind.exclusive) == (0.0, 0.0, False)
+    without, zero = plan(few_texts), plan(few_texts, kind)
+    assert np.array_equal(zero.predicted, without.predicted)
+    assert np.array_equal(zero.ids, without.ids)
+    assert weighed_kind(entity_kind(weight=4.0), {"entity": 0.5, "word": 9.0}).weight == 2.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=40))
+def test_of_overlapping_ranges_the_earlier_is_kept(ranges):
+    ranges = sorted(ranges, key=lambda one: (one[0], -one[1]))
+    reached, expected = 0, []
+    for start, length in ranges:
+        expected.append(start >= reached)
+        reached = start + length if expected[-1] else reached
+    start, length = (np.array([one[at] for one in ranges], dtype=np.int64) for at in (0, 1))
+    assert _apart(start, start + length).tolist() == expected

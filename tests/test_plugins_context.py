@@ -52,7 +52,7 @@ def test_reading_on_names_everything_even_when_the_core_knows_it_already() -> No
         _ = full().view("kg-fusion", "ptm_annotators").graph
     assert caught.value.message == (
         "plugin 'kg-fusion': ptm_annotators reads context.graph, which is known from phase "
-        "'labels' on; ptm_annotators may read up to phase 'settings'"
+        "'labels' on; ptm_annotators may read up to phase 'streams'"
     )
     assert caught.value.hint == "ptm_features is the first hook that may read it"
 
@@ -74,6 +74,7 @@ def test_the_first_hook_that_may_read_is_named(name: str, first: str) -> None:
 
 def test_values_are_read_and_mappings_cannot_be_changed() -> None:
     context = Context(RunSettings(), ["text", "kg"])
+    advanced(context, "streams")
     advanced(context, "tokenizer", tokenizer="a tokenizer")
     advanced(context, "labels", labels={"entity": ("Q1",)})
     view = context.view("x", "ptm_parts")
@@ -91,9 +92,9 @@ def test_phases_are_entered_in_order_and_whole() -> None:
     with pytest.raises(ValueError, match="does not follow"):
         context.advance("labels")
     with pytest.raises(ValueError, match="takes"):
-        context.advance("tokenizer")
+        context.advance("streams")
     with pytest.raises(ValueError, match="takes"):
-        context.advance("tokenizer", tokenizer=1, labels={})
+        context.advance("streams", streams={}, labels={})
     with pytest.raises(ValueError, match="does not follow"):
         full().advance("run", run=1)
 

@@ -26,7 +26,8 @@ PINNED = [
     *("Layout", "LayoutInput", "MaskPlan", "MicroBatch", "Objective", "Outcome"),
     *("ParameterRule", "Part", "PassContext", "Piece", "PluginError", "PluginInfo", "Probe"),
     *("ProbeContext", "PtmPlusError", "Refused", "Rewriter", "RunSettings", "Schedule"),
-    *("Section", "Segment", "SettingsError", "Span", "SpanTable", "States", "StepPlan"),
+    *("Section", "Segment", "SettingsError", "Span", "SpanTable", "SpanUnits"),
+    *("States", "StepPlan"),
     *("StopRequested", "Stream", "Tap", "Template", "Treatment", "UnitKind", "Units", "View"),
     *("Visibility", "__version__", "attend", "cache_folder", "field_segment", "hookimpl"),
     *(

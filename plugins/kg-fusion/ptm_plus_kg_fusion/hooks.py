@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ptm_plus import (
     ContextView,
-    Draws,
     Encode,
     ExternalTable,
     Feature,
@@ -24,13 +23,11 @@ from ptm_plus import (
     Part,
     PassContext,
     Probe,
+    SpanUnits,
     Tap,
     UnitKind,
-    Units,
-    View,
     hookimpl,
     loss_sum,
-    span_units,
 )
 from ptm_plus_kg_fusion.entities import MODES, EntityColumns
 from ptm_plus_kg_fusion.fusion import EntityHead, Fusion
@@ -52,7 +49,7 @@ class KgFusion:
         return [
             UnitKind(
                 name="entity",
-                propose=_mentions,
+                propose=SpanUnits("entity"),
                 weight=self.settings.mention_weight,
                 exclusive=True,
                 mirror=self.settings.mirror,
@@ -151,7 +148,3 @@ class KgFusion:
             for number, name in enumerate(MODES)
         }
         return Outcome(loss_sum(logits, labels), metrics)
-
-
-def _mentions(view: View, draws: Draws) -> Units:
-    return span_units(view, "entity")
