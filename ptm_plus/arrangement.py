@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ptm_plus.components import Annotator, ControlToken, Layout, Rewriter, Stream
+from ptm_plus.components import Annotator, ControlToken, Layout, PluginInfo, Rewriter, Stream
 from ptm_plus.compose import Contribution, check_claims, check_needs
 from ptm_plus.context import Context
 from ptm_plus.errors import PluginError, SettingsError, nearest
@@ -108,7 +108,7 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
     tokenizer.add_tokens([token.text for token in tokens], special_tokens=True)
     graph = load_graph(settings)
     linker: list[Annotator] = []
-    if settings.data.labels and any("spans:entity" in p.info.needs for p in plugins.instances):
+    if settings.data.labels and any(_takes(p.info, "spans:entity") for p in plugins.instances):
         linker.append(linking_annotator(settings, graph))
     layouts = gather(plugins, "ptm_layouts", context, [TEXT_LAYOUT])
     return Arrangement(
@@ -124,6 +124,10 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
         annotators=_versioned(plugins, gather(plugins, "ptm_annotators", context, linker)),
         rewriters=_versioned(plugins, gather(plugins, "ptm_rewriters", context)),
     )
+
+
+def _takes(info: PluginInfo, what: str) -> bool:
+    return what in info.needs or what in info.uses
 
 
 def gather(plugins: Plugins, hook: str, context: Context, core: Sequence[Any] = ()) -> list[Any]:

@@ -65,6 +65,7 @@ class PluginInfo:
         contract: range of contract versions that it was written for, such as ``">=1,<2"``.
         settings: pydantic model of ``[plugin.NAME]``, or ``"module:Class"``; ``None`` for none.
         needs: what it needs, such as ``"spans:entity"``, ``"graph"`` or ``"pairs"``.
+        uses: what it takes where there is some, and does without: ``"spans:entity"``.
         claims: shared resources.
         before: plugins whose chain members come after this one's.
         after: plugins whose chain members come before this one's.
@@ -77,6 +78,7 @@ class PluginInfo:
     contract: str = ">=1,<2"
     settings: str | type[Any] | None = None
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
