@@ -46,9 +46,15 @@ def _summary(sequence: _SEQUENCE) -> str:
 
 
 def sequence_text(sequence: _SEQUENCE, kinds: Mapping[str, str]) -> Text:
-    """Return one sequence: ``⟦…⟧`` is predicted, ``{…}`` a mention with its id."""
+    """Return one sequence: ``⟦…⟧`` is predicted, ``{…}`` a mention with its id.
+
+    What is marked without standing for anything (a phrase) is underlined only.
+    """
     text, tokens = Text(), sequence["tokens"]
-    opened = {mention["start"]: mention for mention in sequence["mentions"]}
+    spans = sequence["mentions"]
+    opened = {span["start"]: span for span in spans if _attached(span)}
+    marked = {at for span in spans for at in range(span["start"], span["end"])}
+    borders = {at for span in spans for at in (span["start"], span["end"])}
     inside: dict[str, Any] | None = None
     for at, token in enumerate(tokens):
         if at and not token["glued"]:
@@ -56,9 +62,9 @@ def sequence_text(sequence: _SEQUENCE, kinds: Mapping[str, str]) -> Text:
         if inside is None and at in opened:
             inside = opened[at]
             text.append("{", style="dim")
-        _append(text, tokens, at, kinds, underline=inside is not None)
+        _append(text, tokens, at, kinds, borders, underline=at in marked)
         if inside is not None and at + 1 == inside["end"]:
-            text.append(f"}}{_attached(inside)}", style="dim")
+            text.append(f"}}({_attached(inside)})", style="dim")
             inside = None
     return text
 
@@ -68,6 +74,7 @@ def _append(
     tokens: Sequence[Mapping[str, Any]],
     at: int,
     kinds: Mapping[str, str],
+    borders: set[int],
     underline: bool,
 ) -> None:
     token = tokens[at]
@@ -82,8 +89,10 @@ def _append(
         bold=token["replaced"] == "random",
     )
     joined = token["glued"] and _how(tokens, at - 1) == how and token["replaced"] == "mask"
+    joined &= at not in borders
     kind = "" if token["kind"] == "word" or joined else f"{token['kind']} "
     more = at + 1 < len(tokens) and tokens[at + 1]["glued"] and _how(tokens, at + 1) == how
+    more &= at + 1 not in borders
     close = not (more and token["replaced"] == "mask")
     signs = {"mask": "", "keep": "=", "random": f"→{token['input']}"}
     body = token["text"] + signs[token["replaced"]]
@@ -95,15 +104,17 @@ def _how(tokens: Sequence[Mapping[str, Any]], at: int) -> tuple[Any, Any]:
 
 
 def _attached(mention: Mapping[str, Any]) -> str:
-    words = [mention["id"] or mention["kind"]]
-    if mention["treatment"] is not None:
-        words.append(mention["treatment"])
-    return f"({' '.join(words)})"
+    """Return what a span stands for and what happens to that; nothing for one without either."""
+    if not mention["id"] and mention["treatment"] is None:
+        return ""
+    words = [mention["id"] or mention["kind"], mention["treatment"] or ""]
+    return " ".join(words).strip()
 
 
 def _legend(kinds: Mapping[str, str]) -> Text:
     text = Text("⟦a⟧ masked   ⟦a→b⟧ replaced at random   ⟦a=⟧ kept; all three are predicted\n")
     text.append("{a}(id keep | mask | random) a mention, and what happens to its entity")
+    text.append("\nunderlined: a mention, a phrase or what else was marked in the text")
     others = [name for name in kinds if name != "word"]
     if others:
         text.append("\nunits of other kinds than words carry the kind's name: ")
