@@ -24,7 +24,7 @@ ATTRIBUTES: Mapping[Phase, tuple[str, ...]] = MappingProxyType(
         "settings": ("settings", "inputs", "watch"),
         "streams": ("streams",),
         "tokenizer": ("tokenizer",),
-        "labels": ("labels", "sizes", "graph", "vectors", "model_config", "card"),
+        "labels": ("labels", "occurrences", "sizes", "graph", "vectors", "model_config", "card"),
         "modules": ("backbone", "parts"),
         "run": ("run",),
     }
@@ -126,6 +126,11 @@ class ContextView:
     def labels(self) -> Mapping[str, tuple[str, ...]]:
         """Labels by span kind or label name (from phase labels); ids in views are rows of it."""
         return self._read("labels")
+
+    @property
+    def occurrences(self) -> Mapping[str, Any]:
+        """How often each label is marked in the text, by span kind, in the order of ``labels``."""
+        return self._read("occurrences")
 
     @property
     def sizes(self) -> Mapping[str, Any]:

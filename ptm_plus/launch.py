@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ptm_plus.arrangement import gather
@@ -69,6 +71,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
     context.advance(
         "labels",
         labels=prepared.labels,
+        occurrences=_occurrences(prepared),
         sizes={name: sum(data.tokens.values()) for name, data in prepared.streams.items()},
         graph=prepared.graph,
         vectors=settings.data.vectors or None,
@@ -115,6 +118,17 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
     )
     context.advance("run", run=run)
     return run
+
+
+def _occurrences(prepared: Prepared) -> dict[str, NDArray[np.int64]]:
+    """Return how often each label of a span kind is marked in the streams."""
+    return {
+        kind: sum(
+            (data.maker.occurrences(kind, len(labels)) for data in prepared.streams.values()),
+            np.zeros(len(labels), dtype=np.int64),
+        )
+        for kind, labels in prepared.labels.items()
+    }
 
 
 def _build_parts(

@@ -95,6 +95,18 @@ class ProbeContext:
             spans = self.run.collator.step_spans(stream, [row])
             yield self.run.collator.complete(view, plan, spans)
 
+    def metrics(self, stream: str, objective: str) -> dict[str, tuple[float, float]]:
+        """Return an objective's metrics on held-out sequences, as numerator and denominator."""
+        tally = Tally()
+        for host in self.held_out(stream):
+            counts = self.run.root.count(host)
+            wanted = {key: value for key, value in counts.items() if key[1] == objective}
+            weights = self.run.planner.objective_weights
+            _, sums, found = self.run.root.losses(self.on_device(host), wanted, weights)
+            add_outcome(tally, sums, found)
+        pairs = tally.metrics.items()
+        return {name: (float(top), float(bottom)) for (_, _, name), (top, bottom) in pairs}
+
     def on_device(self, batch: HostBatch) -> MicroBatch:
         """Move a micro-batch to the model."""
         return to_device(batch, self.run.device, self.run.float_dtype())

@@ -189,6 +189,21 @@ class ViewMaker:
             columns={name: column[stored] for name, column in store.columns.items()},
         )
 
+    def occurrences(self, kind: str, labels: int) -> Ints:
+        """Return how often each label of a span kind is marked in all sequences.
+
+        Args:
+            kind: span kind.
+            labels: length of the run's label list of this kind.
+        """
+        counts = np.zeros(labels, dtype=np.int64)
+        for name, spans in self.store.spans.items():
+            if kind in spans.kinds:
+                number = spans.kinds.index(kind)
+                rows = self._rows[name][number][spans.id[spans.kind == number]]
+                counts += np.bincount(rows[rows >= 0], minlength=labels)
+        return counts
+
     def spans(self, numbers: Ints, placed: _Placed | None = None) -> dict[str, SpanTable]:
         """Return the span tables of some sequences; ``start`` is -1 without placed segments."""
         tables: dict[str, list[SpanTable]] = {}

@@ -96,8 +96,10 @@ def check(
         mentions_in_graph=sum(inside.values()),
         ids_linked=len(counts.by_id),
         ids_in_graph=len(inside),
-        ids_without_vector=None if table is None else len(counts.by_id.keys() - set(table.labels)),
-        vectors=None if table is None else len(table.labels),
+        ids_without_vector=None
+        if table is None
+        else len(counts.by_id) - len(table.index(counts.by_id)),
+        vectors=None if table is None else len(table),
         vectors_without_label=_unnamed(table, labels),
         frequency=_frequency(inside, len(graph.entities)),
     )

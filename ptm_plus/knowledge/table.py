@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +26,24 @@ _AGAIN = "write the table again"
 class VectorTable:
     """Vectors by entity label, mapped from disk: only the rows that are gathered are read.
 
+    Labels are not kept in memory, where millions of them take more room than a model.
+
     Attributes:
         path: the ``.safetensors`` file; its labels lie beside it in ``.ids.json``.
-        labels: entity label of every row; only ever appended to, so that row numbers stay.
         vectors: float16 or float32 [rows, dimension], a read-only memory map.
         metadata: text by name, as written: the graph's fingerprint, the model, and so on.
+        ids_sha256: hash of the file of labels.
         fingerprint: SHA-256 over the hashes of labels and vectors.
     """
 
     path: Path
-    labels: tuple[str, ...]
     vectors: NDArray[np.floating]
     metadata: Mapping[str, str]
+    ids_sha256: str
     fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.vectors)
 
     @classmethod
     def open(cls, path: Pathish, *, verify: bool = True) -> VectorTable:
@@ -68,21 +72,35 @@ class VectorTable:
         vectors_hash = metadata.get("vectors_sha256") or _hash(vectors)
         if verify:
             _verify(at, labels, vectors, vectors_hash)
-        return cls(at, labels, vectors, metadata, _fingerprint(ids_hash, vectors_hash))
+        return cls(at, vectors, metadata, ids_hash, _fingerprint(ids_hash, vectors_hash))
 
     @property
     def dimension(self) -> int:
         """Numbers per vector."""
         return int(self.vectors.shape[1])
 
-    @cached_property
-    def index(self) -> Mapping[str, int]:
-        """Row of every label."""
-        return {label: row for row, label in enumerate(self.labels)}
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label of every row, read anew; only ever appended to, so that row numbers stay.
+
+        Raises:
+            DataError: the file has changed since the table was opened.
+        """
+        path = ids_path(self.path)
+        if file_sha256(path) != self.ids_sha256:
+            raise DataError("has changed since the table was opened", _AGAIN, path=path)
+        return _read_labels(path)
+
+    def index(self, labels: Iterable[str]) -> dict[str, int]:
+        """Return the row of each of some labels that has one."""
+        wanted = set(labels)
+        return {label: row for row, label in enumerate(self.labels) if label in wanted}
 
     def rows(self, labels: Iterable[str]) -> NDArray[np.int64]:
         """Return int64 [labels]: the row of each label, -1 where it has no vector."""
-        return np.fromiter((self.index.get(label, -1) for label in labels), dtype=np.int64)
+        asked = list(labels)
+        index = self.index(asked)
+        return np.fromiter((index.get(label, -1) for label in asked), dtype=np.int64)
 
     def gather(self, rows: NDArray[np.integer]) -> NDArray[np.floating]:
         """Return [*rows.shape, dimension] in the table's own type; row -1 gives zeros.
@@ -90,8 +108,8 @@ class VectorTable:
         Raises:
             IndexError: a row below -1 or beyond the table.
         """
-        if rows.size and (rows.min() < -1 or rows.max() >= len(self.labels)):
-            raise IndexError(f"rows must lie in -1 … {len(self.labels) - 1}")
+        if rows.size and (rows.min() < -1 or rows.max() >= len(self)):
+            raise IndexError(f"rows must lie in -1 … {len(self) - 1}")
         found = np.asarray(self.vectors[rows])
         return np.where((rows >= 0)[..., None], found, found.dtype.type(0))
 
@@ -101,10 +119,10 @@ class VectorTable:
         Raises:
             DataError: none has one: these are the vectors of another graph.
         """
-        shared = sum(entity in self.index for entity in set(entities))
+        shared = len(self.index(entities))
         if not shared:
             raise DataError(
-                f"vectors of another graph: none of its {len(self.labels)} entities "
+                f"vectors of another graph: none of its {len(self)} entities "
                 f"({listed(self.labels[:3])}, …) is in the graph",
                 "give the vectors that were trained on this graph, or let them be trained again",
                 path=self.path,

@@ -82,7 +82,7 @@ def train(
     document = {
         "output": str(output),
         "model": model,
-        "entities": len(table.labels),
+        "entities": len(table),
         "relations": len(graph.relations),
         "triples": len(graph.triples),
         "dimension": table.dimension,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ptm_plus import Section, Treatment
+from ptm_plus import Section, SettingsError, Treatment
 
 Shares = tuple[float, float, float]
 
@@ -34,8 +34,20 @@ class KgFusionSettings(Section):
     """``[plugin.kg-fusion]``."""
 
     vectors: TrainedVectors = Field(default_factory=TrainedVectors)
-    blocks: tuple[int, ...] = Field((0,), description="Blocks whose input is fused.")
-    width: int = Field(0, ge=0, description="Inner width of the fusion; 0 takes the model's.")
+    fusion: Literal["beside", "in-block"] = Field(
+        "beside",
+        description="Before a block, with a residual of its own, or in its feed-forward.",
+    )
+    blocks: tuple[int, ...] = Field(
+        (), description="Fused blocks; default: the first, in-block all behind 5 of 12."
+    )
+    width: int = Field(0, ge=0, description="Inner width of fusion beside; 0 takes the model's.")
+    heads: int = Field(
+        0, ge=0, description="Heads among entities, in-block; 0 takes up to 4 that fit the vectors."
+    )
+    rare: int = Field(
+        0, ge=0, description="Fuse only entities that the text mentions at most so often; 0 all."
+    )
     every_token: bool = Field(
         False, description="Fuse at every token of a mention instead of the first (ERNIE-THU)."
     )
@@ -62,3 +74,24 @@ class KgFusionSettings(Section):
         """Return what happens to entities, by whether their mention is masked."""
         hit, missed = PRESETS[self.modes]
         return Treatment(hit=hit, missed=missed)
+
+
+def fused_blocks(settings: KgFusionSettings, blocks: int) -> tuple[int, ...]:
+    """Return the fused blocks of a model, ascending.
+
+    By default the first, and in-block all but the first five of twelve, as in ERNIE-THU.
+
+    Raises:
+        SettingsError: the model has no such block.
+    """
+    chosen = settings.blocks
+    if not chosen:
+        first = min(blocks - 1, round(blocks * 5 / 12))
+        return (0,) if settings.fusion == "beside" else tuple(range(first, blocks))
+    for block in chosen:
+        if not -blocks <= block < blocks:
+            raise SettingsError(
+                f"kg-fusion fuses block {block}, but the model has {blocks} blocks",
+                f"choose blocks from 0 to {blocks - 1}",
+            )
+    return tuple(sorted({block % blocks for block in chosen}))

@@ -66,7 +66,8 @@ def given_of(rows, treatment, hit, step=None, sequences=4):
 
 def columns_of(table, given_, every_token=False, label_all=False, rows=None):
     known = np.arange(ENTITIES) if rows is None else np.asarray(rows)
-    compute = EntityColumns(table, np.append(known, -1), every_token, label_all)
+    fused = np.ones(len(known) + 1, dtype=np.bool_)
+    compute = EntityColumns(table, np.append(known, -1), every_token, label_all, fused)
     return compute(given_)
 
 
@@ -138,6 +139,8 @@ def test_nothing_linked_gives_empty_columns(table):
         "positions": 0,
         "owner": 0,
         "vectors": 0,
+        "table": 0,
+        "place": 0,
         "labelled": 0,
         "labels": 0,
         "candidates": 0,
@@ -213,7 +216,7 @@ def test_replacements_are_drawn_evenly_among_the_candidates(table):
 def test_vectors_have_a_mean_square_of_one_and_zero_stays_zero(tmp_path):
     vectors = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
     small = write_table(tmp_path / "v.safetensors", ["a", "b"], vectors)
-    compute = EntityColumns(small, np.array([0, 1, -1]), False, False)
+    compute = EntityColumns(small, np.array([0, 1, -1]), False, False, np.ones(3, dtype=np.bool_))
     found = compute(given_of([(1, 1, 0, 0), (3, 1, 0, 1)], [KEEP, KEEP], [False, False]))
     np.testing.assert_allclose(
         found["vectors"], np.sqrt(2) * np.array([[0.6, 0.8], [0, 0]]), atol=1e-6

@@ -103,7 +103,8 @@ def test_dea_is_a_softmax_over_the_candidates_by_hand(stream):
     table = VectorTable.open(folder() / "vectors.safetensors")
     view, treatment = host.view, host.plan.treatment["entity"]
     spans, names = view.spans_of("entity"), run.prepared.labels["entity"]
-    candidates = sorted({table.index[names[i]] for i in spans.id if i >= 0})
+    index = table.index(names)
+    candidates = sorted({index[names[i]] for i in spans.id if i >= 0})
     vectors = torch.from_numpy(table.gather(np.array(candidates))).double()
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
     head = run.encoder.parts_of("kg-fusion")["head"]
@@ -115,7 +116,7 @@ def test_dea_is_a_softmax_over_the_candidates_by_hand(stream):
             continue
         state = head.norm(torch.nn.functional.gelu(head.dense(states[spans.start[row]])))
         scores = (vectors @ state) * head.scale.exp()
-        right = candidates.index(table.index[names[spans.id[row]]])
+        right = candidates.index(index[names[spans.id[row]]])
         total += float(torch.logsumexp(scores, 0) - scores[right])
         count += 1
     assert count > 10
@@ -327,7 +328,7 @@ def test_wrong_settings_are_refused(setting, message):
 
 
 def test_a_block_that_the_model_lacks_is_refused():
-    with pytest.raises((SettingsError, PluginError), match="taps block 7"):
+    with pytest.raises((SettingsError, PluginError), match="fuses block 7"):
         tiny_run("bert", ("kg-fusion",), plugin={"kg-fusion": {"blocks": [7]}})
 
 
