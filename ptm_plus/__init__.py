@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ptm_plus._version import __version__
 
 if TYPE_CHECKING:
-    from ptm_plus.attention import attend
+    from ptm_plus.attention import attend, attend_within
     from ptm_plus.components import (
         Annotator,
         Claim,
@@ -57,8 +57,10 @@ if TYPE_CHECKING:
         nearest,
     )
     from ptm_plus.examples import Example, Span
+    from ptm_plus.files import file_sha256, open_lines
     from ptm_plus.hookspecs import CONTRACT, hookimpl
     from ptm_plus.inputs import cache_folder, pairs_stream
+    from ptm_plus.json_rows import json_row
     from ptm_plus.keyed import Draws
     from ptm_plus.masking import SpanUnits, span_units
     from ptm_plus.microbatch import MicroBatch
@@ -136,12 +138,16 @@ __all__ = [
     "Visibility",
     "__version__",
     "attend",
+    "attend_within",
     "cache_folder",
     "field_segment",
+    "file_sha256",
     "hookimpl",
+    "json_row",
     "loss_sum",
     "masked_lm",
     "nearest",
+    "open_lines",
     "paired",
     "pairs_stream",
     "predicted_sequences",
@@ -150,7 +156,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "attention": ("attend",),
+    "attention": ("attend", "attend_within"),
     "context": ("ContextView",),
     "data": ("HostBatch",),
     "encoder": ("Encode", "PassContext", "States"),
@@ -165,7 +171,9 @@ _HOMES = {
         "nearest",
     ),
     "examples": ("Example", "Span"),
+    "files": ("file_sha256", "open_lines"),
     "hookspecs": ("CONTRACT", "hookimpl"),
+    "json_rows": ("json_row",),
     "keyed": ("Draws",),
     "prepare.layouts": (
         "LaidOut",

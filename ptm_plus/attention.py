@@ -160,6 +160,26 @@ def register() -> None:
     AttentionInterface.register(NAME, packed_attention)
 
 
+def attend_within(query: Tensor, key: Tensor, value: Tensor, batch: MicroBatch) -> Tensor:
+    """Attend from every token to all of its own sequence, for parts; waits for no device.
+
+    Args:
+        query: ``[T, H, D]``, any head width.
+        key: ``[T, H, D]``.
+        value: ``[T, H, D]``.
+        batch: the micro-batch that the tokens are of.
+
+    Returns:
+        ``[T, H, D]``.
+    """
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    mixed, _ = packed_attention(_NO_MODULE, q, k, v, None, ptm_packing=Packing(batch))
+    return mixed[0]
+
+
+_NO_MODULE = nn.Identity()
+
+
 def attend(
     query: Tensor,
     key: Tensor,

@@ -70,6 +70,7 @@ class PluginInfo:
         before: plugins whose chain members come after this one's.
         after: plugins whose chain members come before this one's.
         extra: the extra that installs what it imports.
+        paths: settings that name files, dotted; a run folder holds them as absolute paths.
     """
 
     name: str
@@ -83,6 +84,7 @@ class PluginInfo:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     extra: str = ""
+    paths: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -130,6 +132,7 @@ class Stream:
         objectives: names of the objectives that it serves.
         weight: share of the step's rows against the other streams.
         alpha: exponent of token counts when strata are sampled (p ∝ n^alpha).
+        masked: whether units of it are masked and predicted; otherwise it is read as it is.
     """
 
     name: str
@@ -139,6 +142,7 @@ class Stream:
     objectives: tuple[str, ...] = ("mlm",)
     weight: float = 1.0
     alpha: float = 1.0
+    masked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ integers (epoch, row) per stratum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -177,6 +177,7 @@ class Collator:
         features: features with their owners.
         vocabulary: what replacement may write.
         seed: the run's seed.
+        unmasked: names of streams that are read as they are.
     """
 
     def __init__(
@@ -186,12 +187,14 @@ class Collator:
         features: Sequence[Contribution[Feature]],
         vocabulary: Vocabulary,
         seed: int,
+        unmasked: Collection[str] = (),
     ) -> None:
         self.streams = streams
         self.vocabulary = vocabulary
         self._kinds = kinds
         self.features = features
         self._seed = seed
+        self._unmasked = frozenset(unmasked)
 
     def batch(
         self,
@@ -230,6 +233,7 @@ class Collator:
         kinds = [c for c in self._kinds if _applies(c.component.streams, view.stream)]
         draws = {c.component.name: Draws(self._seed, c.instance, view.stream) for c in kinds}
         weighed = [weighed_kind(c.component, weights) for c in kinds]
+        rate = 0.0 if view.stream in self._unmasked else rate
         return plan_masks(view, weighed, rate, draws, self.vocabulary)
 
     def step_spans(self, stream: str, rows: Sequence[Row]) -> dict[str, SpanTable]:

@@ -99,6 +99,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         of_type(features, Feature),
         Vocabulary(int(prepared.tokenizer.mask_token_id), ordinary_ids(prepared.tokenizer)),
         settings.train.seed,
+        prepared.unmasked,
     )
     known = of_type(objectives, Objective)
     stages = make_stages(settings.train, plugins.instances, partial(_by_stream, prepared, known))

@@ -39,6 +39,7 @@ class Prepared:
         accounts: what prepare counted, by stream.
         linked_pairs: by stream of pairs, how many speak of one entity in both halves.
         stream_objectives: names of the objectives that each stream serves.
+        unmasked: names of streams that are read as they are.
         stream_weights: share of the step's rows by stream.
         stream_alpha: exponent of token counts among a stream's strata.
     """
@@ -55,6 +56,7 @@ class Prepared:
     accounts: dict[str, Any]
     linked_pairs: dict[str, LinkedPairs]
     stream_objectives: dict[str, tuple[str, ...]]
+    unmasked: frozenset[str]
     stream_weights: dict[str, float]
     stream_alpha: dict[str, float]
 
@@ -95,6 +97,7 @@ def prepare_arranged(given: Arrangement, watch: Watch) -> Prepared:
         accounts={name: stores[name].account for name in stores},
         linked_pairs={name: found for name, found in linked.items() if found},
         stream_objectives={name: one.objectives for name, one in trained.items()},
+        unmasked=frozenset(name for name, one in trained.items() if not one.masked),
         stream_weights={
             name: settings.batch.weights.get(name, one.weight) for name, one in trained.items()
         },

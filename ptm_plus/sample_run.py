@@ -146,10 +146,13 @@ def sample_settings(
         "evaluate.mentions": [str(questions)],
         "evaluate.pairs": [str(folder / "retrieval.jsonl")],
     }
-    return _staged(_under(resolved, values))
+    tables = {**PLUGIN_DEFAULTS, "k-adapter": {"relations": [str(files.relations)]}}
+    return _staged(_under(resolved, values, tables))
 
 
-def _under(resolved: Resolved, values: Mapping[str, Any]) -> RunSettings:
+def _under(
+    resolved: Resolved, values: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]
+) -> RunSettings:
     """Lay the sample's values under what the user set."""
     given = resolved.settings
     tree: dict[str, Any] = given.model_dump(mode="json")
@@ -157,7 +160,7 @@ def _under(resolved: Resolved, values: Mapping[str, Any]) -> RunSettings:
         section, name = key.split(".")
         if resolved.origins.get(key, "default") == "default":
             tree[section][name] = value
-    for name, table in PLUGIN_DEFAULTS.items():
+    for name, table in tables.items():
         if name in given.plugins:
             tree["plugin"][name] = {**table, **tree["plugin"].get(name, {})}
     return RunSettings.model_validate(tree)

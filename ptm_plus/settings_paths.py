@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptm_plus.discovery import Request
+from ptm_plus.discovery import Request, discover, find, read_info
 from ptm_plus.hub import as_path
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources.spec import HUB, split_argument
@@ -60,8 +60,28 @@ def _changed(settings: RunSettings, change: Change) -> RunSettings:
         tree[section][name] = change(value) if value and as_path(value) is not None else value
     for section, name in _FILES:
         tree[section][name] = change(tree[section][name]) if tree[section][name] else ""
+    _change_tables(tree["plugin"], settings.plugins, change)
     tree["plugins"] = [_plugin(one, change) for one in tree["plugins"]]
     return RunSettings.model_validate(tree)
+
+
+def _change_tables(tables: dict[str, Any], requests: Sequence[str], change: Change) -> None:
+    """Change what installed plugins say are files among their settings."""
+    found = discover()
+    for request in map(Request.parse, requests):
+        instance = f"{request.name}:{request.suffix}" if request.suffix else request.name
+        if request.is_file or instance not in tables:
+            continue
+        for dotted in read_info(find(request.name, found)).paths:
+            *sections, name = dotted.split(".")
+            table = tables[instance]
+            for section in sections:
+                table = table.get(section, {})
+            if name in table:
+                given = table[name]
+                several = isinstance(given, list)
+                changed = [_source(one, change) for one in (given if several else [given]) if one]
+                table[name] = changed if several else "".join(changed)
 
 
 def _source(argument: str, change: Change) -> str:

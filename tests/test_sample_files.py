@@ -56,6 +56,22 @@ def test_mentions_cut_their_names_out_of_the_written_text(world: World, tmp_path
                 assert cut == names[row[f"{side}_lang"], mention["id"]]
 
 
+def test_relations_are_the_facts_of_their_sentences(world: World, tmp_path: Path) -> None:
+    files = write_world(world, tmp_path)
+    rows = [json.loads(line) for line in files.relations.read_text("utf-8").splitlines()]
+    triples = set(world.triples)
+    names = world.names
+    for row in rows:
+        head, tail = (row["text"][row[end]["start"] : row[end]["end"]] for end in ("head", "tail"))
+        ids = [
+            [one for one, name in names[row["lang"]].items() if name == written]
+            for written in (head, tail)
+        ]
+        assert any((h, row["relation"], t) in triples for h in ids[0] for t in ids[1])
+    assert len(rows) > 2000
+    assert len({row["relation"] for row in rows}) > 3
+
+
 def test_same_world_same_bytes(world: World, tmp_path: Path) -> None:
     first, second = write_world(world, tmp_path / "a"), write_world(build_world(0), tmp_path / "b")
     for one, two in zip(vars_of(first), vars_of(second), strict=True):
@@ -64,7 +80,7 @@ def test_same_world_same_bytes(world: World, tmp_path: Path) -> None:
 
 
 def vars_of(files: sample_files.SampleFiles) -> list[Path]:
-    return [files.text, files.pairs, files.triples, files.labels, files.facts]
+    return [files.text, files.pairs, files.triples, files.labels, files.relations, files.facts]
 
 
 def test_writing_again_replaces_and_leaves_no_drafts(world: World, tmp_path: Path) -> None:
@@ -75,6 +91,7 @@ def test_writing_again_replaces_and_leaves_no_drafts(world: World, tmp_path: Pat
         "facts.jsonl",
         "labels.jsonl",
         "pairs.jsonl",
+        "relations.jsonl",
         "text.jsonl",
         "triples.tsv",
     ]

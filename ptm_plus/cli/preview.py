@@ -80,7 +80,8 @@ def mask_collator(prepared: Prepared) -> Collator:
     core = [word_kind(settings.masking.unit)]
     kinds = gather(prepared.plugins, "ptm_masking", prepared.context, core)
     vocabulary = Vocabulary(int(prepared.tokenizer.mask_token_id), ordinary_ids(prepared.tokenizer))
-    return Collator(prepared.streams, of_type(kinds, UnitKind), [], vocabulary, settings.train.seed)
+    chosen, seed = of_type(kinds, UnitKind), settings.train.seed
+    return Collator(prepared.streams, chosen, [], vocabulary, seed, prepared.unmasked)
 
 
 def first_rows(data: StreamData, epoch: int, rows: int) -> list[Row]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ptm_plus.errors import EnvironmentProblem
 from ptm_plus.examples import Example
+from ptm_plus.sample.facts import Fact
 from ptm_plus.sample.world import World
 
 
@@ -24,6 +25,7 @@ class SampleFiles:
         pairs: translations with the mentions of both halves, for ``--pairs``.
         triples: the graph, head, relation and tail separated by tabs, for ``--kg``.
         labels: names and aliases, for ``--labels``.
+        relations: sentences that state one fact, with its relation, for plugins that learn those.
         facts: the graph's facts with whether the text tells them and when they are asked.
     """
 
@@ -31,6 +33,7 @@ class SampleFiles:
     pairs: Path
     triples: Path
     labels: Path
+    relations: Path
     facts: Path
 
 
@@ -63,6 +66,19 @@ def _pair_row(example: Example) -> dict[str, object]:
     }
 
 
+def _relation_row(statement: tuple[Fact, Example]) -> dict[str, object]:
+    fact, example = statement
+    ends = {span.id: {"start": span.start, "end": span.end} for span in example.spans}
+    return {
+        "id": example.id,
+        "text": example.fields["text"],
+        "lang": example.languages["text"],
+        "relation": fact.relation,
+        "head": ends[fact.subject],
+        "tail": ends[fact.object],
+    }
+
+
 def _json_lines(rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
     return (json.dumps(row, ensure_ascii=False) for row in rows)
 
@@ -73,6 +89,7 @@ def _contents(world: World) -> dict[str, Iterator[str]]:
         "pairs.jsonl": _json_lines(map(_pair_row, world.pairs)),
         "triples.tsv": ("\t".join(triple) for triple in world.triples),
         "labels.jsonl": _json_lines(dict(label) for label in world.labels),
+        "relations.jsonl": _json_lines(map(_relation_row, world.statements())),
         "facts.jsonl": _json_lines(map(asdict, world.facts)),
     }
 

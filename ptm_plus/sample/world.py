@@ -65,6 +65,15 @@ class World:
     pairs: list[Example]
     facts: list[Fact]
 
+    def statements(self) -> Iterator[tuple[Fact, Example]]:
+        """Yield the facts that a sentence of the text states, each with its sentence."""
+        facts = {"/".join(fact.triple): fact for fact in self.facts}
+        for example in self.text:
+            _, _, said = example.id.partition("/")
+            triple, _, _ = said.rpartition("/")
+            if triple in facts:
+                yield facts[triple], example
+
     @cached_property
     def names(self) -> Names:
         """Name by entity by language."""

@@ -1,0 +1,244 @@
+"""The hooks of the k-adapter plugin."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptm_plus import (
+    ContextView,
+    Encode,
+    Example,
+    Exporter,
+    Feature,
+    MicroBatch,
+    Objective,
+    Outcome,
+    ParameterRule,
+    Part,
+    PassContext,
+    Probe,
+    ProbeContext,
+    Refused,
+    SettingsError,
+    States,
+    Stream,
+    Tap,
+    attend_within,
+    file_sha256,
+    hookimpl,
+    loss_sum,
+)
+from ptm_plus_k_adapter.adapter import Adapter
+from ptm_plus_k_adapter.dependencies import WORD, DependencyColumns, read_dependencies
+from ptm_plus_k_adapter.files import write_adapter
+from ptm_plus_k_adapter.heads import PointerHead, RelationHead
+from ptm_plus_k_adapter.relations import HEAD, read_relations, relation_columns
+from ptm_plus_k_adapter.settings import KAdapterSettings
+
+Read = Callable[[str], Iterator[Example | Refused]]
+
+_EMBEDDED = ("embedded", -1)
+"""Where the states after the embeddings are left."""
+
+
+@dataclass
+class KAdapter:
+    """An adapter beside the frozen encoder (Wang et al. 2021)."""
+
+    settings: KAdapterSettings
+    instance: str
+
+    @property
+    def _tasks(self) -> dict[str, tuple[str, ...]]:
+        given = {"relation": self.settings.relations, "dependency": self.settings.dependencies}
+        return {task: files for task, files in given.items() if files}
+
+    @hookimpl
+    def ptm_streams(self, context: ContextView) -> list[Stream]:
+        """Return the labelled sentences: read as they are, nothing is masked."""
+        readers: dict[str, Read] = {"relation": read_relations, "dependency": read_dependencies}
+        limit = context.settings.data.max_examples
+        return [
+            Stream(
+                name=self._name(task),
+                examples=partial(_examples, readers[task], files, limit),
+                fingerprint=_fingerprint(files),
+                objectives=(self._name(task),),
+                weight=self.settings.stream_weight,
+                masked=False,
+            )
+            for task, files in self._tasks.items()
+        ]
+
+    @hookimpl
+    def ptm_features(self, context: ContextView) -> list[Feature]:
+        """Return the columns that carry the labels."""
+        computed: dict[str, Callable[..., Any]] = {
+            "relation": relation_columns,
+            "dependency": DependencyColumns.of(context.labels.get(WORD, ())),
+        }
+        return [
+            Feature(name=task, compute=computed[task], streams=(self._name(task),))
+            for task in self._tasks
+        ]
+
+    @hookimpl
+    def ptm_parts(self, context: ContextView) -> list[Part]:
+        """Return the adapter and the heads of its tasks."""
+        hidden, dropout = context.model_config.hidden_size, self.settings.dropout
+        size = self.settings.size or min(hidden, 768)
+        heads = self.settings.heads or max(1, size // 64)
+        if size % heads:
+            raise SettingsError(
+                f"plugin.{self.instance}.heads is {heads}, which does not divide the size, {size}",
+                "choose size and heads so that it does",
+            )
+        shape = {"places": len(self._places(context)), "size": size, "heads": heads}
+        build = partial(Adapter, hidden, layers=self.settings.layers, dropout=dropout, **shape)
+        relations = len(context.labels.get(HEAD, ()))
+        made: dict[str, Callable[[], nn.Module]] = {
+            "relation": partial(RelationHead, hidden, relations, dropout),
+            "dependency": partial(PointerHead, hidden),
+        }
+        parts = [Part(name="adapter", build=build, taps=self._taps)]
+        return parts + [Part(name=task, build=made[task]) for task in self._tasks]
+
+    @hookimpl
+    def ptm_parameters(self, context: ContextView) -> list[ParameterRule]:
+        """Return that the encoder is frozen, and the rate of the rest."""
+        own = ("adapter", *self._tasks)
+        return [
+            ParameterRule(path="backbone", frozen=True),
+            *(
+                ParameterRule(path=f"parts.{self.instance}/{name}", lr=self.settings.lr)
+                for name in own
+            ),
+        ]
+
+    @hookimpl
+    def ptm_objectives(self, context: ContextView) -> list[Objective]:
+        """Return the losses of the tasks."""
+        computes = {"relation": self._relation_loss, "dependency": self._dependency_loss}
+        places = self._places(context)
+        return [
+            Objective(
+                name=self._name(task),
+                count=partial(self._count, task),
+                compute=partial(computes[task], places),
+            )
+            for task in self._tasks
+        ]
+
+    @hookimpl
+    def ptm_probes(self, context: ContextView) -> list[Probe]:
+        """Return accuracy on held-out sentences, beside the most frequent label's."""
+        return [Probe(name=f"{self.instance}_tasks", run=self._accuracy)]
+
+    @hookimpl
+    def ptm_export(self, context: ContextView) -> list[Exporter]:
+        """Return the writer of the adapter's own file."""
+        names = list(context.labels.get(HEAD, ()))
+        write = partial(
+            write_adapter,
+            name=self.instance,
+            encoder=context.card.encoder(context.backbone),
+            places=self._places(context),
+            labels={"relation": names} if "relation" in self._tasks else {},
+        )
+        return [Exporter(name="adapter", write=write)]
+
+    # -----------------------------------------------------------------------------------------
+
+    def _name(self, task: str) -> str:
+        return task if self.instance == "k-adapter" else f"{task}:{self.instance.partition(':')[2]}"
+
+    def _places(self, context: ContextView) -> tuple[int, ...]:
+        try:
+            return self.settings.places(context.model_config.num_hidden_layers)
+        except ValueError as error:
+            raise SettingsError(f"plugin.{self.instance}.{error}") from error
+
+    def _taps(self, module: nn.Module) -> list[Tap]:
+        return [Tap(site="embeddings", run=_leave)]
+
+    def _states(
+        self,
+        places: tuple[int, ...],
+        batch: MicroBatch,
+        encode: Encode,
+        parts: Mapping[str, nn.Module],
+    ) -> Tensor:
+        """Return ``[T, d]`` states of encoder and adapter together."""
+        states = encode(batch)
+        read = [self._at(states, place) for place in places]
+        within = partial(attend_within, batch=batch)
+        joined: Tensor = parts["adapter"](read, states.top, within)
+        return joined
+
+    def _at(self, states: States, place: int) -> Tensor:
+        return states.blocks[place - 1] if place else states.left[self.instance][_EMBEDDED]
+
+    def _column(self, batch: MicroBatch, name: str) -> Tensor:
+        return batch.column(self.instance, name)
+
+    def _count(self, task: str, columns: Mapping[str, NDArray[Any]]) -> float:
+        asked = {"relation": "relation", "dependency": "target"}[task]
+        return float(len(columns[f"{self.instance}.{asked}"]))
+
+    def _relation_loss(
+        self,
+        places: tuple[int, ...],
+        batch: MicroBatch,
+        encode: Encode,
+        parts: Mapping[str, nn.Module],
+    ) -> Outcome:
+        states = self._states(places, batch, encode, parts)
+        head, tail = (states[self._column(batch, name)] for name in ("head", "tail"))
+        return _outcome(parts["relation"](head, tail), self._column(batch, "relation"))
+
+    def _dependency_loss(
+        self,
+        places: tuple[int, ...],
+        batch: MicroBatch,
+        encode: Encode,
+        parts: Mapping[str, nn.Module],
+    ) -> Outcome:
+        states = self._states(places, batch, encode, parts)
+        table, asked = (self._column(batch, name) for name in ("table", "asked"))
+        return _outcome(parts["dependency"](states, table, asked), self._column(batch, "target"))
+
+    def _accuracy(self, context: ProbeContext) -> dict[str, Any]:
+        figures = {}
+        for task in self._tasks:
+            name = self._name(task)
+            right, asked = context.metrics(name, name).get("accuracy", (0.0, 0.0))
+            if asked:
+                figures[task] = {"accuracy": right / asked, "asked": int(asked)}
+        return figures
+
+
+def _leave(context: PassContext, block: int, hidden: Tensor) -> None:
+    context.states[_EMBEDDED] = hidden
+
+
+def _outcome(logits: Tensor, labels: Tensor) -> Outcome:
+    right = (logits.argmax(-1) == labels).sum()
+    return Outcome(loss_sum(logits, labels), {"accuracy": (right, right.new_full((), len(labels)))})
+
+
+def _examples(read: Read, files: tuple[str, ...], limit: int) -> Iterator[Example | Refused]:
+    rows = itertools.chain.from_iterable(map(read, files))
+    return itertools.islice(rows, limit) if limit else rows
+
+
+def _fingerprint(files: tuple[str, ...]) -> str:
+    hashes = " ".join(["k-adapter 1", *map(file_sha256, files)])
+    return hashlib.sha256(hashes.encode()).hexdigest()[:24]
