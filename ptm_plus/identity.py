@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,25 @@ def identity(run: Run) -> Identity:
         "tables": {f"{t.instance}.{t.component.name}": t.component.sha256 for t in run.tables},
         "tokenizer": {"hash": fingerprint(run.prepared.tokenizer)},
         "graph": {} if graph is None else {"hash": graph.fingerprint},
-        "settings": decisive(run.settings),
+        "settings": decisive(run.settings, _plugin_files(run)),
     }
 
 
-def decisive(settings: RunSettings) -> dict[str, Any]:
-    """Return the settings that weights depend on, by dotted key."""
-    free = (*FREE, *_FILES)
+def _plugin_files(run: Run) -> list[str]:
+    """Return the settings of plugins that name files, by dotted key."""
+    return [
+        f"plugin.{one.instance}.{path}" for one in run.plugins.instances for path in one.info.paths
+    ]
+
+
+def decisive(settings: RunSettings, files: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the settings that weights depend on, by dotted key.
+
+    Args:
+        settings: the run's.
+        files: further keys that name files: these are compared by content.
+    """
+    free = (*FREE, *_FILES, *files)
     return {
         key: value
         for key, value in leaves(settings.model_dump(mode="json"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -64,6 +65,11 @@ class KAdapter:
     @hookimpl
     def ptm_streams(self, context: ContextView) -> list[Stream]:
         """Return the labelled sentences: read as they are, nothing is masked."""
+        if not self._tasks:
+            raise SettingsError(
+                f"plugin {self.instance!r} has nothing to learn from",
+                f'give plugin.{self.instance}.relations = ["FILE"], or dependencies',
+            )
         readers: dict[str, Read] = {"relation": read_relations, "dependency": read_dependencies}
         limit = context.settings.data.max_examples
         return [
@@ -139,7 +145,7 @@ class KAdapter:
 
     @hookimpl
     def ptm_probes(self, context: ContextView) -> list[Probe]:
-        """Return accuracy on held-out sentences, beside the most frequent label's."""
+        """Return accuracy on held-out sentences, beside that of the most frequent answer."""
         return [Probe(name=f"{self.instance}_tasks", run=self._accuracy)]
 
     @hookimpl
@@ -221,8 +227,22 @@ class KAdapter:
             name = self._name(task)
             right, asked = context.metrics(name, name).get("accuracy", (0.0, 0.0))
             if asked:
-                figures[task] = {"accuracy": right / asked, "asked": int(asked)}
+                answers = [self._answers(task, host.columns) for host in context.held_out(name)]
+                most = np.unique(np.concatenate(answers), return_counts=True)[1].max()
+                figures[task] = {
+                    "accuracy": right / asked,
+                    "most_frequent": int(most) / asked,
+                    "asked": int(asked),
+                }
         return figures
+
+    def _answers(self, task: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+        """Return right answers: relations, or how many words on a head stands."""
+        if task == "relation":
+            return columns[f"{self.instance}.relation"]
+        width = columns[f"{self.instance}.table"].shape[1]
+        place = columns[f"{self.instance}.asked"] % width
+        return columns[f"{self.instance}.target"] - place
 
 
 def _leave(context: PassContext, block: int, hidden: Tensor) -> None:

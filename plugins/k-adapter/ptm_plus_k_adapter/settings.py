@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ptm_plus import Section
 
@@ -27,12 +27,6 @@ class KAdapterSettings(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the adapter.")
     stream_weight: float = Field(1.0, gt=0, description="Rows against the other streams.")
     lr: float = Field(1.0, gt=0, description="Factor on the learning rate of the adapter.")
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> KAdapterSettings:
-        if not self.relations and not self.dependencies:
-            raise ValueError("it has nothing to learn from: give relations or dependencies")
-        return self
 
     def places(self, blocks: int) -> tuple[int, ...]:
         """Return where states are read, ascending.

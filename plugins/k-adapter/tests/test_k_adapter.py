@@ -216,6 +216,9 @@ def test_adapters_learn_what_the_sentences_tell(files, tmp_path):
     found = evaluate(run)["k-adapter_tasks"]
     assert found["dependency"]["accuracy"] > 0.6  # chance is about one in six
     assert found["relation"]["asked"] > 5
+    assert 0.3 < found["relation"]["most_frequent"] < 0.8  # three relations in turn
+    # every word hangs on the next one, but for the root, which hangs on what stands before all
+    assert 0.6 < found["dependency"]["most_frequent"] < 0.95
 
 
 # ---------------------------------------------------------------------------------------------
@@ -253,6 +256,20 @@ def test_its_files_are_absolute_in_a_run_folder(files, monkeypatch):
     )
     table = anchored(settings).plugin["k-adapter"]
     assert table["relations"] == [str(files / "relations.jsonl")]
+
+
+def test_its_files_may_lie_elsewhere_in_a_run_that_goes_on(files, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.chdir(files)
+    table = {"relations": ["relations.jsonl"], "size": 16}
+    values = {"data.text": [], "data.pairs": [], "output": tmp_path / "run"}
+    trainer_of(tiny_run("bert", ("k-adapter",), plugin={"k-adapter": table}, **values)).fit()
+    moved = shutil.copy(files / "relations.jsonl", tmp_path / "elsewhere.jsonl")
+    table["relations"] = [str(moved)]
+    again = trainer_of(tiny_run("bert", ("k-adapter",), plugin={"k-adapter": table}, **values))
+    again.resume()
+    assert again.progress.step == 6
 
 
 # ---------------------------------------------------------------------------------------------
