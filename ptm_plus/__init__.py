@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         SettingsError,
         StopRequested,
         nearest,
+        shown,
     )
     from ptm_plus.examples import Example, Span
     from ptm_plus.files import file_sha256, open_lines
@@ -151,6 +152,7 @@ __all__ = [
     "paired",
     "pairs_stream",
     "predicted_sequences",
+    "shown",
     "span_units",
     "special_segment",
 ]
@@ -169,6 +171,7 @@ _HOMES = {
         "SettingsError",
         "StopRequested",
         "nearest",
+        "shown",
     ),
     "examples": ("Example", "Span"),
     "files": ("file_sha256", "open_lines"),

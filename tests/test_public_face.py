@@ -39,6 +39,7 @@ PINNED = [
         "paired",
         "pairs_stream",
         "predicted_sequences",
+        "shown",
         "span_units",
     ),
     "special_segment",

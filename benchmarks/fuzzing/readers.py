@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.fuzzing import arguments, folders, knowledge, rows
+from benchmarks.fuzzing import arguments, folders, knowledge, rows, sentences
 from benchmarks.fuzzing.cases import Reader
 
 READERS: Mapping[str, Reader] = {
     reader.name: reader
-    for module in (rows, knowledge, arguments, folders)
+    for module in (rows, knowledge, arguments, folders, sentences)
     for reader in module.READERS
 }

@@ -165,14 +165,15 @@ def _check_rows(read: Read, has_header: Callable[[Path], bool], path: Path) -> i
     require(len(found) == held, f"{held} rows in the file, {len(found)} used or refused")
     used = [one for one in found if isinstance(one, Example)]
     for example in used:
-        _check_example(example)
+        check_example(example)
     if format == ".jsonl":
         columns = ("mentions",) if read is read_questions else ("mentions", "spans")
         _check_json(counting.plain_lines(path), found, columns)
     return len(used)
 
 
-def _check_example(example: Example) -> None:
+def check_example(example: Example) -> None:
+    """Check that an example's spans lie within and that all of it can be written down."""
     texts = [example.id, *example.fields.values(), *example.languages.values()]
     for span in example.spans:
         length = len(example.fields[span.field])

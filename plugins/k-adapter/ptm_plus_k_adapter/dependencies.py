@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus import DataError, Example, FeatureInput, Span, json_row, open_lines
+from ptm_plus import DataError, Example, FeatureInput, Span, json_row, open_lines, shown
 
 _Line = tuple[int, list[str]]
 """A line of a file, and its columns."""
@@ -22,7 +22,7 @@ _Line = tuple[int, list[str]]
 WORD = "dependency"
 """Span kind of a word."""
 
-_COLUMNS = 10
+_COLUMNS, _DIGITS = 10, 10
 _FILES = "CoNLL-U (.conllu) has ten columns separated by tabs, and a blank line behind a sentence"
 
 
@@ -94,13 +94,24 @@ def to_example(words: Sequence[Word], text: str, language: str, name: str) -> Ex
     """
     spans = _aligned(words, text)
     if spans is None:
-        text = "".join(word.form + ("" if word.glued else " ") for word in words).rstrip()
-        spans = _aligned(words, text) or []
+        text, spans = _joined(words)
     found = [
         Span("text", start, end, WORD, f"{word.number}:{word.head}")
         for word, (start, end) in zip(words, spans, strict=True)
     ]
     return Example(name, {"text": text}, {"text": language or "und"}, found)
+
+
+def _joined(words: Sequence[Word]) -> tuple[str, list[tuple[int, int]]]:
+    text, spans = "", []
+    for word in words:
+        spans.append((len(text), len(text) + len(word.form)))
+        text += word.form + ("" if word.glued else " ")
+    return text.rstrip(" "), spans
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < _DIGITS
 
 
 def _aligned(words: Sequence[Word], text: str) -> list[tuple[int, int]] | None:
@@ -132,6 +143,8 @@ def _conllu_sentences(path: str) -> Iterator[Example]:
                 raise DataError(
                     f"{len(cells)} columns instead of ten", _FILES, path=path, line=number
                 )
+            if not cells[1].strip():
+                raise DataError("a word without letters", _FILES, path=path, line=number)
             rows.append((number, cells))
         elif rows:
             yield _sentence(rows, comments, path)
@@ -156,13 +169,16 @@ def _words(rows: Sequence[_Line], path: str) -> list[Word]:
         number, head = cells[0], cells[6]
         if "-" in number or "." in number:  # a token of several words; an empty node
             continue
-        if not number.isascii() or not number.isdecimal() or int(number) != len(words) + 1:
+        if number != str(len(words) + 1):
             raise DataError(
-                f"word {number!r} where {len(words) + 1} follows", _FILES, path=path, line=line
+                f"word {shown(number)} where {len(words) + 1} follows", _FILES, path=path, line=line
             )
-        if not head.isascii() or not head.isdecimal():
+        if not _is_number(head):
             raise DataError(
-                f"the head of word {number} is {head!r}, not a number", _FILES, path=path, line=line
+                f"the head of word {number} is {shown(head)}, not a number",
+                _FILES,
+                path=path,
+                line=line,
             )
         glued = "SpaceAfter=No" in cells[9].split("|")
         words.append(Word(int(number), cells[1], int(head), glued))
@@ -175,8 +191,10 @@ def _ranges(rows: Sequence[_Line], path: str) -> dict[int, tuple[int, Word]]:
     for line, cells in rows:
         first, dash, last = cells[0].partition("-")
         if dash:
-            if not (first.isascii() and first.isdecimal() and last.isascii() and last.isdecimal()):
-                raise DataError(f"{cells[0]!r} is no range of words", _FILES, path=path, line=line)
+            if not (_is_number(first) and _is_number(last)):
+                raise DataError(
+                    f"{shown(cells[0])} is no range of words", _FILES, path=path, line=line
+                )
             glued = "SpaceAfter=No" in cells[9].split("|")
             ranges[int(first)] = int(last), Word(int(first), cells[1], 0, glued)
     return ranges

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus import DataError, Example, FeatureInput, Refused, Span, json_row, open_lines
+from ptm_plus import DataError, Example, FeatureInput, Refused, Span, json_row, open_lines, shown
 
 HEAD, TAIL = "relation", "relation-tail"
 """Span kinds of the first markers; the first carries the relation as its id."""
@@ -48,16 +48,16 @@ def _example(row: Mapping[str, Any], path: str, number: int) -> Example | Refuse
 
     relation = row.get("relation")
     if not isinstance(relation, str) or not relation:
-        raise fault(f"its relation is {relation!r}, not a text")
+        raise fault(f"its relation is {shown(relation)}, not a text")
     text, spans = _of_tokens(row) if "tokens" in row and "text" not in row else _of_text(row)
     if not isinstance(text, str):
-        raise fault(f"its text is {text!r}, not a text")
+        raise fault(f"its text is {shown(text)}, not a text")
     for role in MARKS:
         if role not in spans:
             raise fault(f"it has no {role}")
         start, end = spans[role]
         if not (type(start) is type(end) is int and 0 <= start < end <= len(text)):
-            raise fault(f"its {role} from {start!r} to {end!r} lies outside of the text")
+            raise fault(f"its {role} from {shown(start)} to {shown(end)} lies outside of the text")
     (first, end), (second, _) = sorted(spans.values())
     if second < end or first == second:
         return Refused("head and tail overlap", path, number)
@@ -67,8 +67,8 @@ def _example(row: Mapping[str, Any], path: str, number: int) -> Example | Refuse
         Span("text", places["tail"], places["tail"] + 1, TAIL),
     ]
     name = str(row.get("id") or f"{path}:{number}")
-    language = row.get("lang") if isinstance(row.get("lang"), str) else "und"
-    return Example(name, {"text": marked}, {"text": str(language)}, found)
+    language = row.get("lang") if isinstance(row.get("lang"), str) else ""
+    return Example(name, {"text": marked}, {"text": str(language or "und")}, found)
 
 
 def _of_text(row: Mapping[str, Any]) -> tuple[Any, dict[str, tuple[Any, Any]]]:
@@ -78,9 +78,9 @@ def _of_text(row: Mapping[str, Any]) -> tuple[Any, dict[str, tuple[Any, Any]]]:
         [one for one in mentions if isinstance(one, dict)] if isinstance(mentions, list) else []
     )
     spans = {
-        _ROLES[one["role"]]: (one.get("start"), one.get("end"))
+        _ROLES[str(one["role"])]: (one.get("start"), one.get("end"))
         for one in given
-        if isinstance(one, dict) and one.get("role") in _ROLES
+        if isinstance(one, dict) and str(one.get("role")) in _ROLES
     }
     return row.get("text"), spans
 

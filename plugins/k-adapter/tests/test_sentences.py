@@ -197,6 +197,7 @@ def test_a_token_of_several_words_takes_the_head_that_leads_out_of_it(tmp_path):
             1,
         ),
         (conllu(("1", "a", 1)), "0 words are the root", 1),
+        (conllu(("1", " ", 0)), "a word without letters", 1),
         (conllu(("1", "a", 0), ("2", "b", 0)), r"2 words are the root: \[1, 2\]", 1),
         (conllu(("1", "a", 7), ("2", "b", 0)), "the head of word 1 is 7, which is no word", 1),
         (conllu(("1", "a", 0), ("3", "b", 1)), "word '3' where 2 follows", 2),
