@@ -129,7 +129,7 @@ def _check_names(path: Path) -> int:
 def _check_vectors(path: Path) -> int:
     table = VectorTable.open(path)
     require(all(map(encodes, table.labels)), "ids that cannot be written down")
-    require(len(table.index) == len(table.vectors), "ids and vectors differ in number")
+    require(len(set(table.labels)) == len(table), "ids and vectors differ in number")
     found = table.gather(table.rows(table.labels))
     require(found.shape == table.vectors.shape, "not all vectors can be gathered")
     require(bool(np.isfinite(found).all()), "vectors that are not finite")
