@@ -7,20 +7,28 @@ root, so that labels belong to words, whatever the tokenizer makes of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus import DataError, Example, FeatureInput, Span, json_row, open_lines, shown
+from ptm_plus_k_adapter.alignment import Place, align
 
 _Line = tuple[int, list[str]]
 """A line of a file, and its columns."""
 
 WORD = "dependency"
 """Span kind of a word."""
+
+MERGED, JOINED = "merged", "joined"
+"""Labels of a sentence: words that are part of another, and whether its text was made of them."""
+
+_NO_WORD = re.compile(r"[0-9]{1,9}-[0-9]{1,9}|[0-9]{1,9}\.[0-9]{1,9}")
+"""A token of several words; an empty node."""
 
 _COLUMNS, _DIGITS = 10, 10
 _FILES = "CoNLL-U (.conllu) has ten columns separated by tabs, and a blank line behind a sentence"
@@ -40,6 +48,23 @@ class Word:
     number: int
     form: str
     head: int
+    glued: bool = False
+
+
+@dataclass(frozen=True)
+class Token:
+    """Several words that the text has as one.
+
+    Attributes:
+        first: number of the first word.
+        last: number of the last one.
+        form: how it is written.
+        glued: whether no space follows it.
+    """
+
+    first: int
+    last: int
+    form: str
     glued: bool = False
 
 
@@ -83,46 +108,85 @@ def check_tree(words: Sequence[Word], path: str, line: int) -> None:
         sound.update(seen)
 
 
-def to_example(words: Sequence[Word], text: str, language: str, name: str) -> Example:
+def merge(words: Sequence[Word], tokens: Sequence[Token]) -> list[Word]:
+    """Return what stands in the text as words: a token of several takes the head that leads out.
+
+    Of several heads that lead out of it, that of the word nearest to the root: it alone leads to
+    the root past the others, so that a tree stays one.
+
+    Args:
+        words: the words of a sentence, a tree.
+        tokens: the tokens that hold several of them, in order, apart from each other.
+    """
+    token_of = {number: token for token in tokens for number in range(token.first, token.last + 1)}
+    depth = _depths(words)
+    stands_for = {n: token.first for n, token in token_of.items()}
+    merged = []
+    for word in words:
+        token = token_of.get(word.number)
+        if token is None:
+            merged.append(replace(word, head=stands_for.get(word.head, word.head)))
+        elif word.number == token.first:
+            inside = [one for one in words if token.first <= one.number <= token.last]
+            top = min(inside, key=lambda one: depth[one.number])
+            head = stands_for.get(top.head, top.head)
+            merged.append(Word(token.first, token.form, head, token.glued))
+    return merged
+
+
+def _depths(words: Sequence[Word]) -> dict[int, int]:
+    heads, depth = {word.number: word.head for word in words}, {0: 0}
+    for number in heads:
+        path = []
+        while number not in depth:
+            path.append(number)
+            number = heads[number]
+        for one in reversed(path):
+            depth[one] = depth[heads[one]] + 1
+    return depth
+
+
+def to_example(
+    words: Sequence[Word], text: str, language: str, name: str, merged: int = 0
+) -> Example:
     """Return a sentence with a span on each word.
 
     Args:
         words: its words, a tree.
-        text: its text; where the words are not found in it, they are joined by spaces instead.
+        text: its text. Where one token holds several words, they become one; where the words are
+            not found at all, they are joined by spaces instead. Both are counted in the labels
+            ``merged`` (words that are part of another) and ``joined``.
         language: code of its language.
         name: its name.
+        merged: words that were merged before.
     """
-    spans = _aligned(words, text)
-    if spans is None:
-        text, spans = _joined(words)
+    places = align([word.form for word in words], text)
+    joined = places is None
+    if places is None:
+        text, places = _joined(words)
+    tokens = [
+        Token(words[first].number, words[last].number, text[start:end])
+        for first, last, start, end in places
+        if last > first
+    ]
     found = [
         Span("text", start, end, WORD, f"{word.number}:{word.head}")
-        for word, (start, end) in zip(words, spans, strict=True)
+        for word, (_, _, start, end) in zip(merge(words, tokens), places, strict=True)
     ]
-    return Example(name, {"text": text}, {"text": language or "und"}, found)
+    labels = {MERGED: merged + len(words) - len(found), JOINED: int(joined)}
+    return Example(name, {"text": text}, {"text": language or "und"}, found, labels)
 
 
-def _joined(words: Sequence[Word]) -> tuple[str, list[tuple[int, int]]]:
-    text, spans = "", []
-    for word in words:
-        spans.append((len(text), len(text) + len(word.form)))
+def _joined(words: Sequence[Word]) -> tuple[str, list[Place]]:
+    text, places = "", []
+    for place, word in enumerate(words):
+        places.append((place, place, len(text), len(text) + len(word.form)))
         text += word.form + ("" if word.glued else " ")
-    return text.rstrip(" "), spans
+    return text.rstrip(" "), places
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < _DIGITS
-
-
-def _aligned(words: Sequence[Word], text: str) -> list[tuple[int, int]] | None:
-    spans, at = [], 0
-    for word in words:
-        start = text.find(word.form, at)
-        if start < 0 or text[at:start].strip() or not word.form.strip():
-            return None
-        at = start + len(word.form)
-        spans.append((start, at))
-    return spans
 
 
 # ---------------------------------------------------------------------------------------------
@@ -157,17 +221,20 @@ def _conllu_sentences(path: str) -> Iterator[Example]:
 
 def _sentence(rows: Sequence[_Line], comments: Mapping[str, str], path: str) -> Example:
     line = rows[0][0]
-    words = _merged(_words(rows, path), _ranges(rows, path))
+    words = _words(rows, path)
     check_tree(words, path, line)
+    whole = merge(words, _tokens(rows, len(words), path))
+    text = comments.get("text") or _joined(whole)[0]
     name = comments.get("sent_id") or f"{path}:{line}"
-    return to_example(words, comments.get("text", ""), comments.get("lang", ""), name)
+    language = comments.get("lang", "")
+    return to_example(whole, text, language, name, len(words) - len(whole))
 
 
 def _words(rows: Sequence[_Line], path: str) -> list[Word]:
     words: list[Word] = []
     for line, cells in rows:
         number, head = cells[0], cells[6]
-        if "-" in number or "." in number:  # a token of several words; an empty node
+        if _NO_WORD.fullmatch(number):
             continue
         if number != str(len(words) + 1):
             raise DataError(
@@ -180,50 +247,35 @@ def _words(rows: Sequence[_Line], path: str) -> list[Word]:
                 path=path,
                 line=line,
             )
-        glued = "SpaceAfter=No" in cells[9].split("|")
-        words.append(Word(int(number), cells[1], int(head), glued))
+        words.append(Word(int(number), cells[1], int(head), _is_glued(cells)))
     return words
 
 
-def _ranges(rows: Sequence[_Line], path: str) -> dict[int, tuple[int, Word]]:
-    """Return, by first word, the last word of each token of several words, and the token."""
-    ranges = {}
+def _tokens(rows: Sequence[_Line], size: int, path: str) -> list[Token]:
+    """Return the tokens of several words of a sentence.
+
+    Raises:
+        DataError: one is of no words of the sentence, or of another's.
+    """
+    tokens: list[Token] = []
     for line, cells in rows:
         first, dash, last = cells[0].partition("-")
-        if dash:
-            if not (_is_number(first) and _is_number(last)):
-                raise DataError(
-                    f"{shown(cells[0])} is no range of words", _FILES, path=path, line=line
-                )
-            glued = "SpaceAfter=No" in cells[9].split("|")
-            ranges[int(first)] = int(last), Word(int(first), cells[1], 0, glued)
-    return ranges
-
-
-def _merged(words: Sequence[Word], ranges: Mapping[int, tuple[int, Word]]) -> list[Word]:
-    """Return what stands in the text as words: a token takes the head that leads out of it."""
-    stands_for: dict[int, int] = {0: 0}
-    kept, inside = [], (0, 0)
-    for word in words:
-        if word.number in ranges:
-            inside = word.number, ranges[word.number][0]
-        within = inside[0] <= word.number <= inside[1]
-        stands_for[word.number] = inside[0] if within else word.number
-        if not within or word.number == inside[0]:
-            kept.append(word)
-    merged = []
-    for word in kept:
-        if word.number not in ranges:
-            merged.append(
-                Word(word.number, word.form, stands_for.get(word.head, word.head), word.glued)
-            )
+        if not dash:
             continue
-        last, token = ranges[word.number]
-        heads = [stands_for.get(w.head, w.head) for w in words if word.number <= w.number <= last]
-        outside = [head for head in heads if head != word.number]
-        head = outside[0] if outside else word.number
-        merged.append(Word(word.number, token.form, head, token.glued))
-    return merged
+        after = tokens[-1].last if tokens else 0
+        if not after < int(first) < int(last) <= size:
+            raise DataError(
+                f"{cells[0]} is no range of words {after + 1} to {size}",
+                _FILES,
+                path=path,
+                line=line,
+            )
+        tokens.append(Token(int(first), int(last), cells[1], _is_glued(cells)))
+    return tokens
+
+
+def _is_glued(cells: Sequence[str]) -> bool:
+    return "SpaceAfter=No" in cells[9].split("|")
 
 
 # ---------------------------------------------------------------------------------------------

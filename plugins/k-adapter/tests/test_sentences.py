@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptm_plus import DataError, Refused
-from ptm_plus_k_adapter.dependencies import WORD, read_dependencies
+from ptm_plus_k_adapter.alignment import align
+from ptm_plus_k_adapter.dependencies import (
+    WORD,
+    Token,
+    Word,
+    check_tree,
+    merge,
+    read_dependencies,
+)
 from ptm_plus_k_adapter.relations import mark, read_relations
 
 GOOD = {
@@ -204,7 +212,16 @@ def test_a_token_of_several_words_takes_the_head_that_leads_out_of_it(tmp_path):
         (conllu(("1", "a", "_")), "the head of word 1 is '_', not a number", 1),
         (conllu(("1", "a", "²")), "not a number", 1),
         ("1\ta\t0\n", "3 columns instead of ten", 1),
-        (conllu(("1-x", "a", 0)), "'1-x' is no range", 1),
+        (conllu(("1-x", "a", 0)), "word '1-x' where 1 follows", 1),
+        (conllu(("1.", "a", 0)), "word '1.' where 1 follows", 1),
+        (conllu(("2-1", "a", "_"), ("1", "a", 0)), "2-1 is no range of words 1 to 1", 1),
+        (
+            conllu(
+                ("1-2", "a", "_"), ("1", "b", 0), ("2", "c", 1), ("2-3", "d", "_"), ("3", "e", 1)
+            ),
+            "2-3 is no range of words 3 to 3",
+            4,
+        ),
         ("", "holds no sentence", None),
     ],
 )
@@ -212,6 +229,45 @@ def test_what_is_no_tree_is_refused_with_its_line(tmp_path, body, message, line)
     with pytest.raises(DataError, match=message) as caught:
         list(read_dependencies(write(tmp_path / "a.conllu", body)))
     assert caught.value.line == line
+
+
+def test_the_word_nearest_to_the_root_gives_a_token_its_head(tmp_path):
+    """1 hangs on 4, and 4 on 2, the root, which stands in one token with 1."""
+    body = conllu(("1-2", "ab", "_"), ("1", "a", 4), ("2", "b", 0), ("3", "c", 4), ("4", "d", 2))
+    (found,) = read_dependencies(write(tmp_path / "a.conllu", body))
+    assert words_of(found) == [("ab", "1:0"), ("c", "3:4"), ("d", "4:1")]
+    assert found.labels == {"merged": 1, "joined": 0}
+
+
+@st.composite
+def trees(draw):
+    """Heads of some words, a tree, and tokens that hold neighbours."""
+    size = draw(st.integers(1, 9))
+    order = draw(st.permutations(range(1, size + 1)))
+    heads = {order[0]: 0}
+    for place, word in enumerate(order[1:], start=1):
+        heads[word] = order[draw(st.integers(0, place - 1))]
+    cuts = draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    tokens, first = [], 1
+    for number, cut in enumerate(cuts, start=1):
+        if cut or number == size:
+            tokens.append((first, number))
+            first = number + 1
+    return heads, tokens
+
+
+@given(trees())
+def test_what_was_merged_is_a_tree_of_what_stands_in_the_text(given_tree):
+    heads, tokens = given_tree
+    words = [Word(number, f"w{number}", heads[number]) for number in sorted(heads)]
+    found = merge(words, [Token(a, b, f"t{a}") for a, b in tokens if b > a])
+    assert [word.number for word in found] == [first for first, _ in tokens]
+    check_tree(found, "memory", 1)
+    token_of = {n: a for a, b in tokens for n in range(a, b + 1)} | {0: 0}
+    for word, (first, last) in zip(found, tokens, strict=True):
+        outside = {token_of[heads[n]] for n in range(first, last + 1)} - {first}
+        assert word.head in outside
+        assert word.form == (f"t{first}" if last > first else f"w{first}")
 
 
 def test_json_lines_are_aligned_with_their_text_or_joined(tmp_path):
@@ -223,12 +279,46 @@ def test_json_lines_are_aligned_with_their_text_or_joined(tmp_path):
             "tokens": ["habla", "de", "el", "perro"],
             "heads": [0, 4, 4, 1],
         },
+        {"text": "not this", "tokens": ["a", "b"], "heads": [0, 1]},
     )
-    first, second = read_dependencies(path)
+    first, second, third = read_dependencies(path)
     assert first.fields["text"] == "同样，施力"
     assert words_of(first) == [("同样", "1:3"), ("，", "2:1"), ("施力", "3:0")]
-    assert second.fields["text"] == "habla de el perro"  # "de el" is not in the text
-    assert words_of(second)[1:] == [("de", "2:4"), ("el", "3:4"), ("perro", "4:1")]
+    assert second.fields["text"] == "habla del perro"  # "de el" is not in the text
+    assert words_of(second)[1:] == [("del", "2:4"), ("perro", "4:1")]
+    assert third.fields["text"] == "a b"
+    assert [one.labels["merged"] for one in (first, second, third)] == [0, 1, 0]
+    assert [one.labels["joined"] for one in (first, second, third)] == [0, 0, 1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("abdel.", min_size=1, max_size=4), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_words_are_found_where_they_were_put(parts):
+    """Of words that are written, with white space or not, nothing is lost and nothing shared."""
+    text = "".join(form + (" " if space else "") for form, space, _ in parts)
+    forms = [form for form, _, _ in parts]
+    found = align(forms, text)
+    assert [text[start:end] for _, _, start, end in found] == forms
+    assert all(first == last for first, last, _, _ in found)
+
+
+def test_tokens_of_several_words_are_found_between_their_neighbours():
+    text = "Quant au sous-préfet, il sort des bâtiments du club"
+    forms = ["Quant", "à", "le", "sous-préfet", ",", "il", "sort", "de", "les", "bâtiments"]
+    found = align([*forms, "de", "le", "club"], text)
+    shared = [(text[s:e], first, last) for first, last, s, e in found if last > first]
+    assert shared == [("au", 1, 2), ("des", 7, 8), ("du", 10, 11)]
+    assert align(["a", "b"], "c d") is None
+    assert align(["a"], "") is None
+
+
+def test_a_sentence_that_cannot_be_read_is_soon_given_up():
+    assert align(["a"] * 400, "a" * 3000) is None
 
 
 @pytest.mark.parametrize(
