@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ptm_plus import DataError
+from ptm_plus import DataError, SettingsError
 from ptm_plus_k_adapter.adapter import Adapter
 
 WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
 FORMAT = 1
+
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+"""What a damaged card or file sets off."""
 
 
 def weights_hash(encoder: nn.Module, names: Sequence[str] | None = None) -> str:
@@ -48,6 +52,7 @@ def write_adapter(
     *,
     name: str,
     encoder: nn.Module,
+    sites: Mapping[str, str],
     places: Sequence[int],
     labels: Mapping[str, Sequence[str]],
 ) -> list[str]:
@@ -58,7 +63,8 @@ def write_adapter(
         parts: the plugin's parts.
         name: the adapter's name.
         encoder: the encoder that it belongs to.
-        places: where it reads states.
+        sites: paths of its ``embeddings`` and of its list of ``blocks``, below it.
+        places: where it reads states: 0 after the embeddings, k after block k.
         labels: label lists of its tasks.
     """
     from safetensors.torch import save_file
@@ -76,6 +82,7 @@ def write_adapter(
     card = {
         "format": FORMAT,
         "name": name,
+        "sites": {site: sites[site] for site in ("embeddings", "blocks")},
         "places": list(places),
         "hidden": int(adapter.join.out_features),
         "size": int(first.down.out_features),
@@ -100,29 +107,29 @@ def read_adapter(folder: Path, encoder: nn.Module) -> tuple[Adapter, dict[str, A
     Raises:
         DataError: a file is missing or damaged, or the encoder is another one.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / CARD
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         wanted, names = card["encoder"]["sha256"], card["encoder"]["weights"]
-        shape = [int(card[name]) for name in ("hidden", "size", "layers", "heads")]
-        places = len(card["places"])
         if card["format"] != FORMAT:
             raise ValueError(f"format {card['format']!r} instead of {FORMAT}")
         missing = sorted(set(names) - set(encoder.state_dict()))
         found = "" if missing else weights_hash(encoder, names)
+        if found == wanted:
+            for place in card["places"]:
+                site(encoder, card["sites"], place)
+        shape = {name: int(card[name]) for name in ("hidden", "size", "layers", "heads")}
+        adapter = Adapter(places=len(card["places"]), dropout=0.0, **shape)
         tensors = load_file(path.with_name(WEIGHTS))
-        hidden, size, layers, heads = shape
-        adapter = Adapter(hidden, places, size, layers, heads, dropout=0.0)
         own = {
             name.removeprefix("adapter."): tensor
             for name, tensor in tensors.items()
             if name.startswith("adapter.")
         }
         adapter.load_state_dict(own)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _BROKEN as error:
         hint = "export the run again"
         raise DataError(f"is no adapter: {error}", hint, path=path) from error
     if missing or found != wanted:
@@ -135,37 +142,77 @@ def read_adapter(folder: Path, encoder: nn.Module) -> tuple[Adapter, dict[str, A
     return adapter.eval(), card
 
 
+def site(encoder: nn.Module, sites: Mapping[str, str], place: int) -> nn.Module:
+    """Return the module whose output is the state at a place.
+
+    Args:
+        encoder: the model below any head.
+        sites: paths of ``embeddings`` and ``blocks``.
+        place: 0 for the embeddings, k for block k, counted from 1.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    if place == 0:
+        return encoder.get_submodule(sites["embeddings"])
+    blocks = encoder.get_submodule(sites["blocks"])
+    if not isinstance(blocks, nn.ModuleList) or not 0 < place <= len(blocks):
+        raise ValueError(f"the encoder has no place {place}")
+    return blocks[place - 1]
+
+
 class AdaptedEncoder(nn.Module):
-    """A plain transformers encoder with adapters beside it.
+    """A plain transformers encoder with adapters beside it (Wang et al. 2021, section 3.4).
 
     Args:
         encoder: from ``AutoModel.from_pretrained``, or any model with a head above it.
-        folders: where the adapters were written.
+        folders: where the adapters were written; a mapping gives them other names than their own.
         combine: how several become one: their states through a new map (``concat``), or added.
-        freeze: keep encoder and adapters as they are.
+        freeze: what stays as it is, in evaluation mode: ``all`` of encoder and adapters, the
+            ``adapters`` (as the paper's fine-tuning does), or ``nothing``.
+
+    Attributes:
+        adapters: the adapters by name.
 
     Raises:
         DataError: an adapter is damaged or belongs to another encoder.
+        SettingsError: no adapter is named, two have one name, or a name has a dot.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
-        folders: Sequence[Path | str],
+        folders: Mapping[str, Path | str] | Sequence[Path | str],
         combine: Literal["concat", "sum"] = "concat",
-        freeze: bool = True,
+        freeze: Literal["all", "adapters", "nothing"] = "all",
     ) -> None:
         super().__init__()
         self.encoder: Any = getattr(encoder, "base_model", encoder)
-        read = [read_adapter(Path(folder), self.encoder) for folder in folders]
-        self.places = [card["places"] for _, card in read]
-        self.adapters = nn.ModuleList(adapter for adapter, _ in read)
-        hidden = read[0][1]["hidden"]
-        several = combine == "concat" and len(read) > 1
-        self.combined = nn.Linear(len(read) * hidden, hidden) if several else None
-        if freeze:
-            self.encoder.requires_grad_(False)
-            self.adapters.requires_grad_(False)
+        named = _named(folders, self.encoder)
+        weight = next(self.encoder.parameters())
+        self.adapters = nn.ModuleDict({name: adapter for name, (adapter, _) in named.items()})
+        self.adapters.to(weight)
+        cards = {name: card for name, (_, card) in named.items()}
+        self._places = {name: tuple(card["places"]) for name, card in cards.items()}
+        hidden = next(iter(cards.values()))["hidden"]
+        several = combine == "concat" and len(named) > 1
+        self.combined = nn.Linear(len(named) * hidden, hidden).to(weight) if several else None
+        self._read: dict[int, Tensor] = {}
+        sites = next(iter(cards.values()))["sites"]
+        for place in sorted({place for places in self._places.values() for place in places}):
+            site(self.encoder, sites, place).register_forward_hook(partial(self._keep, place))
+        frozen = {"all": (self.encoder, self.adapters), "adapters": (self.adapters,), "nothing": ()}
+        self._frozen = frozen[freeze]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> AdaptedEncoder:
+        """Set training mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **others: Any) -> Tensor:
         """Return ``[B, L, d]`` states.
@@ -175,20 +222,38 @@ class AdaptedEncoder(nn.Module):
             attention_mask: ``[B, L]``, 0 where there is padding, which nothing attends to.
             **others: the encoder's further arguments.
         """
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **others
-        )
-        shape = output.last_hidden_state.shape
-        flat = [states.flatten(0, 1) for states in output.hidden_states]
-        last = output.last_hidden_state.flatten(0, 1)
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **others)
+        read = {place: states.flatten(0, 1) for place, states in self._read.items()}
+        self._read.clear()
+        last = output[0].flatten(0, 1)
         attend = partial(_attend, attention_mask.bool())
         joined = [
-            adapter([flat[place] for place in places], last, attend)
-            for adapter, places in zip(self.adapters, self.places, strict=True)
+            adapter([read[place] for place in self._places[name]], last, attend)
+            for name, adapter in self.adapters.items()
         ]
         if self.combined is not None:
-            return self.combined(torch.cat(joined, dim=-1)).view(shape)
-        return torch.stack(joined).sum(0).view(shape)
+            return self.combined(torch.cat(joined, dim=-1)).view(output[0].shape)
+        return torch.stack(joined).sum(0).view(output[0].shape)
+
+    def _keep(self, place: int, module: nn.Module, arguments: Any, output: Any) -> None:
+        self._read[place] = output[0] if isinstance(output, tuple) else output
+
+
+def _named(
+    folders: Mapping[str, Path | str] | Sequence[Path | str], encoder: nn.Module
+) -> dict[str, tuple[Adapter, dict[str, Any]]]:
+    if isinstance(folders, Mapping):
+        found = [(name, *read_adapter(Path(one), encoder)) for name, one in folders.items()]
+    else:
+        read = [read_adapter(Path(one), encoder) for one in folders]
+        found = [(str(card["name"]), adapter, card) for adapter, card in read]
+    names = [name for name, _, _ in found]
+    if not names or len(set(names)) < len(names) or any("." in name for name in names):
+        raise SettingsError(
+            f"adapters are named {', '.join(names)}" if names else "no adapter is named",
+            'give each a name of its own, without a dot: {"fac": FOLDER, "lin": FOLDER}',
+        )
+    return {name: (adapter, card) for name, adapter, card in found}
 
 
 def _attend(mask: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

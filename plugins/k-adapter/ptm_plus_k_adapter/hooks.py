@@ -156,6 +156,7 @@ class KAdapter:
             write_adapter,
             name=self.instance,
             encoder=context.card.encoder(context.backbone),
+            sites={"embeddings": context.card.embeddings, "blocks": context.card.blocks},
             places=self._places(context),
             labels={"relation": names} if "relation" in self._tasks else {},
         )

@@ -101,6 +101,14 @@ def test_at_its_start_an_adapter_layer_is_nearly_the_identity():
     assert not torch.equal(after, states)
 
 
+def test_with_nothing_projected_up_an_adapter_layer_is_the_identity():
+    layer = random(Adapter(hidden=6, places=1, size=4, layers=2, heads=2, dropout=0.0)).places[0]
+    torch.nn.init.zeros_(layer.up.weight)
+    torch.nn.init.zeros_(layer.up.bias)
+    states = torch.randn(9, 6).double()
+    assert torch.equal(layer(states, within), states)
+
+
 def test_relations_are_classified_from_both_markers():
     head = random(RelationHead(hidden=4, relations=3, dropout=0.5))
     one, other = torch.randn(5, 4).double(), torch.randn(5, 4).double()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import perturb, tiny_run, tiny_settings
-from transformers import AutoModel
+from tiny import perturb, step_gradients, tiny_run, tiny_settings
+from transformers import AutoModel, AutoModelForMaskedLM
 
 from ptm_plus import DataError, PluginError, SettingsError
 from ptm_plus.data import Row
@@ -23,7 +26,7 @@ from ptm_plus.settings_paths import anchored
 from ptm_plus.step import Passes
 from ptm_plus.train import Trainer
 from ptm_plus_k_adapter.dependencies import WORD, DependencyColumns
-from ptm_plus_k_adapter.files import AdaptedEncoder
+from ptm_plus_k_adapter.files import AdaptedEncoder, weights_hash
 from ptm_plus_k_adapter.settings import KAdapterSettings
 
 pytestmark = pytest.mark.k_adapter
@@ -103,6 +106,38 @@ def test_training_leaves_the_encoder_bit_identical(files, family):
     for name, parameter in run.encoder.parts.named_parameters():
         if not name.endswith("key.bias"):  # which no softmax notices
             assert not torch.equal(parameter, parts[name]), name
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_recomputed_blocks_have_the_same_gradients(files, family):
+    again = {"model.gradient_checkpointing": True}
+    kept, recomputed = (step_gradients(adapted(files, family=family, **v)) for v in ({}, again))
+    assert kept.keys() == recomputed.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-12, rtol=1e-10)
+        if not name.endswith("key.bias"):  # which no softmax notices
+            assert bool(gradient.abs().sum() > 0) == name.startswith("parts.")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_the_states_of_training_compile_without_a_graph_break(files, family):
+    run = adapted(files, family=family)
+    perturb(run)
+    host = host_of(run, "dependency", range(4))
+    expected = packed_states(run, host)
+    torch._dynamo.reset()
+    try:
+        batch = to_device(host, run.device, torch.float64)
+        hooks = next(p.implementation for p in run.plugins.instances)
+        parts = run.encoder.parts_of("k-adapter")
+        compiled = torch.compile(
+            lambda: hooks._states((0, 1, 3), batch, Passes(run.encoder), parts),
+            backend="eager",
+            fullgraph=True,
+        )
+        torch.testing.assert_close(compiled(), expected, atol=1e-12, rtol=1e-10)
+    finally:
+        torch._dynamo.reset()
 
 
 def test_nothing_is_masked_in_labelled_sentences(files):
@@ -276,70 +311,136 @@ def test_its_files_may_lie_elsewhere_in_a_run_that_goes_on(files, tmp_path, monk
 # Files
 
 
-@pytest.fixture(scope="module")
-def exported(files, tmp_path_factory):
+@pytest.fixture(scope="module", params=["bert", "roberta", "xlm-roberta", "modernbert"])
+def exported(request, files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    run = adapted(files, output=folder / "run", **{"train.steps": 2, "train.precision": "fp32"})
+    values = {"train.steps": 2, "train.precision": "fp32", "model.dropout": 0.2}
+    run = adapted(files, family=request.param, output=folder / "run", **values)
     perturb(run)
     write_settings(anchored(run.settings))
     trainer = trainer_of(run)
     trainer.fit()
-    export(folder / "run", folder / "model")
+    export(folder / "run", folder / "model", verify=request.param == "bert")
+    run.encoder.eval()
     return run, folder / "model"
+
+
+def packed_states(run, host):
+    """Return the states that the objectives of a run read."""
+    batch = to_device(host, run.device, run.float_dtype())
+    hooks = next(p.implementation for p in run.plugins.instances if p.instance == "k-adapter")
+    return hooks._states((0, 1, 3), batch, Passes(run.encoder), run.encoder.parts_of("k-adapter"))
+
+
+def padded(run, host):
+    """Return ids and mask of the sequences as anybody would pass them."""
+    lengths = torch.from_numpy(host.view.lengths)
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    ids = torch.full(mask.shape, run.prepared.tokenizer.pad_token_id)
+    ids[mask.bool()] = torch.from_numpy(host.view.ids)
+    return ids, mask
 
 
 def test_plain_transformers_and_a_file_give_the_states_of_training(exported):
     run, folder = exported
-    run.encoder.eval()
-    host = host_of(run, "relation", range(6))
-    batch = to_device(host, run.device, torch.float32)
-    owner = next(o for o in run.objectives["relation"] if o.component.name == "relation")
-    hooks = next(p.implementation for p in run.plugins.instances if p.instance == "k-adapter")
-    parts = run.encoder.parts_of("k-adapter")
-    with torch.no_grad():
-        expected = hooks._states((0, 1, 3), batch, Passes(run.encoder), parts)
-    assert owner.instance == "k-adapter"
+    host = host_of(run, "dependency", range(12))
+    ids, mask = padded(run, host)
+    assert not mask.all()
     model = AdaptedEncoder(AutoModel.from_pretrained(folder), [folder / "ptm_plus" / "k-adapter"])
-    ids, lengths = host.view.ids, host.view.lengths
-    padded = torch.zeros(len(lengths), int(lengths.max()), dtype=torch.long)
-    mask = torch.zeros_like(padded)
-    for row, (first, length) in enumerate(zip(host.view.offsets, lengths, strict=False)):
-        padded[row, :length] = torch.from_numpy(ids[first : first + length])
-        mask[row, :length] = 1
     with torch.no_grad():
-        found = model(padded, mask)
-    for row, (first, length) in enumerate(zip(host.view.offsets, lengths, strict=False)):
-        torch.testing.assert_close(
-            found[row, :length], expected[first : first + length], atol=2e-5, rtol=1e-4
-        )
+        expected, found = packed_states(run, host), model(ids, mask)
+    torch.testing.assert_close(found[mask.bool()], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_model_with_a_head_above_it_is_as_good(exported):
+    run, folder = exported
+    ids, mask = padded(run, host_of(run, "dependency", range(4)))
+    own = [folder / "ptm_plus" / "k-adapter"]
+    plain = AdaptedEncoder(AutoModel.from_pretrained(folder), own)
+    headed = AdaptedEncoder(AutoModelForMaskedLM.from_pretrained(folder), own)
+    with torch.no_grad():
+        assert torch.equal(plain(ids, mask), headed(ids, mask))
 
 
 def test_an_adapter_is_refused_beside_another_encoder(exported):
     _, folder = exported
+    own = folder / "ptm_plus" / "k-adapter"
     model = AutoModel.from_pretrained(folder)
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1e-3
-    with pytest.raises(DataError, match="'k-adapter' belongs to another encoder: its weights have"):
-        AdaptedEncoder(model, [folder / "ptm_plus" / "k-adapter"])
+    with pytest.raises(DataError, match="'k-adapter' belongs to another encoder: its") as caught:
+        AdaptedEncoder(model, [own])
+    bound = json.loads((own / "adapter.json").read_text("utf-8"))["encoder"]
+    for digest in (bound["sha256"], weights_hash(model, bound["weights"])):
+        assert digest[:16] in str(caught.value)
 
 
 @pytest.mark.parametrize("combine", ["concat", "sum"])
-def test_several_adapters_are_combined(exported, combine):
+def test_several_adapters_are_combined_by_name(exported, combine):
     _, folder = exported
     own = folder / "ptm_plus" / "k-adapter"
-    plain = AutoModel.from_pretrained(folder)
-    model = AdaptedEncoder(plain, [own, own], combine)
+    model = AdaptedEncoder(AutoModel.from_pretrained(folder), {"a": own, "b": own}, combine)
     one = AdaptedEncoder(AutoModel.from_pretrained(folder), [own])
+    assert (list(model.adapters), list(one.adapters)) == (["a", "b"], ["k-adapter"])
     ids = torch.tensor([[5, 6, 7, 8]])
     mask = torch.ones_like(ids)
     with torch.no_grad():
+        model.adapters["b"].join.bias += 1
         alone, both = one(ids, mask), model(ids, mask)
-        expected = (
-            alone + alone if combine == "sum" else model.combined(torch.cat((alone, alone), -1))
-        )
+        several = (alone, alone + 1)
+        expected = sum(several) if combine == "sum" else model.combined(torch.cat(several, -1))
     torch.testing.assert_close(both, expected)
     trained = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == ({"combined"} if combine == "concat" else set())
+
+
+@pytest.mark.parametrize(
+    ("freeze", "still"),
+    [("all", {"encoder", "adapters"}), ("adapters", {"adapters"}), ("nothing", set())],
+)
+def test_what_is_frozen_stays_in_evaluation_mode(exported, freeze, still):
+    _, folder = exported
+    own = folder / "ptm_plus" / "k-adapter"
+    model = AdaptedEncoder(AutoModel.from_pretrained(folder), [own], freeze=freeze).train()
+    for name in ("encoder", "adapters"):
+        parts = getattr(model, name)
+        assert all(p.requires_grad for p in parts.parameters()) == (name not in still)
+        assert any(module.training for module in parts.modules()) == (name not in still)
+
+
+def test_adapters_need_names_of_their_own(exported):
+    _, folder = exported
+    own = folder / "ptm_plus" / "k-adapter"
+    model = AutoModel.from_pretrained(folder)
+    for folders in ([own, own], [], {"a.b": own}):
+        with pytest.raises(SettingsError, match="adapter"):
+            AdaptedEncoder(model, folders)
+
+
+def test_the_adapted_encoder_compiles_without_a_graph_break(exported):
+    run, folder = exported
+    ids, mask = padded(run, host_of(run, "dependency", range(4)))
+    model = AdaptedEncoder(AutoModel.from_pretrained(folder), [folder / "ptm_plus" / "k-adapter"])
+    with torch.no_grad():
+        expected = model(ids, mask)
+        torch._dynamo.reset()
+        try:
+            found = torch.compile(model, backend="eager", fullgraph=True)(ids, mask)
+        finally:
+            torch._dynamo.reset()
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_the_card_shows_runs(exported, tmp_path, monkeypatch):
+    _, folder = exported
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "shown.py").write_text(snippet, encoding="utf-8")
+    (tmp_path / "exported").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert runpy.run_path("shown.py", given)["states"].shape == (1, 4, 32)
 
 
 @pytest.mark.parametrize("harm", ["cut", "card", "missing", "format"])
