@@ -29,9 +29,12 @@ def test_the_two_commands_stand_there_as_they_are_run() -> None:
     assert (ROOT / "constraints.txt").is_file()
 
 
-def test_the_main_command_names_every_plugin_that_is_there() -> None:
+def test_the_card_of_every_plugin_is_linked() -> None:
+    plugins = PROJECT["entry-points"]["ptm_plus.plugins"]
     main = next(words for words in commands(ROOT / "README.md") if words[0] == "train")
-    assert set(main) - {"train", "--plugin"} == set(PROJECT["entry-points"]["ptm_plus.plugins"])
+    assert set(main) - {"train", "--plugin"} <= set(plugins)
+    for name in plugins:
+        assert f"[{name}](plugins/{name}/README.md)" in README
 
 
 def test_the_sample_table_has_its_place() -> None:
