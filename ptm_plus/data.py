@@ -102,6 +102,11 @@ class StreamData:
                 "give more text or lower data.held_out",
             )
 
+    @property
+    def training(self) -> Ints:
+        """Numbers of the sequences that are trained on."""
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self._training.values()])
+
     def rows(self, stratum: str, epoch: int) -> RowPlan:
         """Return the row plan of a stratum and epoch (the two newest of each are kept)."""
         key = (stratum, epoch)

@@ -30,6 +30,10 @@ RETRIEVAL = "retrieval"
 """Evaluation set of translations, one sequence per half."""
 
 
+_CHUNK = 4096
+"""Sequences of a view."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A paired difference of losses.
@@ -94,6 +98,19 @@ class ProbeContext:
             plan = force_spans(view, kind, choose(view), vocabulary, attached=attached)
             spans = self.run.collator.step_spans(stream, [row])
             yield self.run.collator.complete(view, plan, spans)
+
+    def views(self, stream: str, *, held_out: bool) -> Iterator[View]:
+        """Yield all sequences of a stream that are trained on, or held out, as they were prepared.
+
+        Args:
+            stream: stream or evaluation set.
+            held_out: those held out, instead of those trained on.
+        """
+        data = self._data(stream)
+        numbers = data.held_out if held_out else data.training
+        for chunk in range(0, len(numbers), _CHUNK):
+            row = Row(stream, "", HELD_OUT_EPOCH, numbers[chunk : chunk + _CHUNK])
+            yield self.run.collator.view([row])
 
     def metrics(self, stream: str, objective: str) -> dict[str, tuple[float, float]]:
         """Return an objective's metrics on held-out sequences, as numerator and denominator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 Place = tuple[int, int, int, int]
@@ -19,8 +20,8 @@ def align(forms: Sequence[str], text: str) -> list[Place] | None:
 
     A word stands where it is written. Words that are not written (``de`` ``le``) share what the
     text has between their neighbours (``du``): one run of characters, up to white space or to a
-    word that is written. Reading a word as it is written is tried first; a sentence that takes long
-    to read is given up.
+    word that is written, which begins as the first of them or ends as the last. Reading a word as
+    it is written is tried first; a sentence that takes long to read is given up.
 
     Args:
         forms: the words.
@@ -58,14 +59,27 @@ def _next(forms: Sequence[str], text: str, word: int, at: int) -> Iterator[Place
         return
     if text.startswith(forms[word], at):
         yield word, word, at, at + len(forms[word])
+    if at and text[at - 1].isalpha() and text[at].isalpha():
+        return  # no token begins within another
     run = at
     while run < len(text) and not text[run].isspace() and run - at < MOST_CHARACTERS:
         run += 1
     for last in range(word + 1, min(word + MOST_WORDS, len(forms))):
         after = forms[last + 1] if last + 1 < len(forms) else ""
         for end in range(run, at, -1):
-            if end == run or (after and text.startswith(after, end)):
+            border = end == run or (after and text.startswith(after, end))
+            if border and _like(text[at:end], forms[word], forms[last]):
                 yield word, last, at, end
+
+
+def _like(token: str, first: str, last: str) -> bool:
+    """Tell whether a token begins as its first word or ends as its last one, accents aside."""
+    return _bare(token)[:1] == _bare(first)[:1] or _bare(token)[-1:] == _bare(last)[-1:]
+
+
+def _bare(text: str) -> str:
+    letters = unicodedata.normalize("NFD", text.casefold())
+    return "".join(one for one in letters if not unicodedata.combining(one))
 
 
 def _solid(text: str, at: int) -> int:

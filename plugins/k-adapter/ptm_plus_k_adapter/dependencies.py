@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus import DataError, Example, FeatureInput, Span, json_row, open_lines, shown
+from ptm_plus import DataError, Example, Span, View, json_row, open_lines, shown
 from ptm_plus_k_adapter.alignment import Place, align
 
 _Line = tuple[int, list[str]]
@@ -335,7 +335,7 @@ class DependencyColumns:
         pairs = np.concatenate((pairs.reshape(-1, 2), [[-1, -1]]))
         return cls(pairs[:, 0], pairs[:, 1])
 
-    def __call__(self, given: FeatureInput) -> Mapping[str, NDArray[Any]]:
+    def __call__(self, view: View) -> Mapping[str, NDArray[Any]]:
         """Return the columns.
 
         ``table`` ``[S, L]`` the first token of a sentence, which stands for the root, and of each
@@ -343,7 +343,7 @@ class DependencyColumns:
         ``target`` ``[A]`` the place of the head in its row. A word whose head was cut off is not
         asked about.
         """
-        view, spans = given.view, given.view.spans_of(WORD)
+        spans = view.spans_of(WORD)
         number, head = self.number[spans.id], self.head[spans.id]
         place = 1 + _rank(spans.sequence)
         width = 1 + int(place.max(initial=0))
@@ -358,6 +358,19 @@ class DependencyColumns:
         kept = (target >= 0) & (number > 0)
         asked = spans.sequence * width + place
         return {"table": table, "asked": asked[kept], "target": target[kept]}
+
+    def left_out(self, view: View) -> dict[str, int]:
+        """Return words whose head was cut off, words that are part of another, sentences joined."""
+        spans = view.spans_of(WORD)
+        begun = spans.sequence[self.number[spans.id] == 1]  # a long sentence is in several
+        labels = {name: view.labels.get(name) for name in (MERGED, JOINED)}
+        return {
+            "cut": len(spans) - len(self(view)["target"]),
+            **{
+                name: 0 if found is None else int(found[begun].sum())
+                for name, found in labels.items()
+            },
+        }
 
 
 def _rank(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+
+def relation_keys(relations: Sequence[str]) -> Tensor:
+    """Return ``[relations]`` keys of 63 bits that tell labels apart."""
+    digests = (hashlib.blake2b(label.encode(), digest_size=8).digest() for label in relations)
+    return torch.tensor([int.from_bytes(one) >> 1 for one in digests], dtype=torch.int64)
 
 
 class RelationHead(nn.Module):
@@ -13,15 +22,21 @@ class RelationHead(nn.Module):
 
     Args:
         hidden: width of a state.
-        relations: number of relations.
+        relations: labels of the relations, one for each row.
         dropout: dropout before the classifier.
+
+    Attributes:
+        relations: ``[relations]`` keys of the labels, so that weights say what their rows mean.
     """
 
-    def __init__(self, hidden: int, relations: int, dropout: float) -> None:
+    relations: Tensor
+
+    def __init__(self, hidden: int, relations: Sequence[str], dropout: float) -> None:
         super().__init__()
+        self.register_buffer("relations", relation_keys(relations))
         self.dense = nn.Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(hidden, relations)
+        self.out = nn.Linear(hidden, len(relations))
 
     def forward(self, head: Tensor, tail: Tensor) -> Tensor:
         """Return logits ``[N, relations]`` from states ``[N, hidden]`` of both markers."""

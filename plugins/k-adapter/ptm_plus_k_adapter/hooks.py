@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from ptm_plus import (
     ContextView,
+    DataError,
     Encode,
+    Event,
     Example,
     Exporter,
     Feature,
+    FeatureInput,
     MicroBatch,
     Objective,
     Outcome,
@@ -32,6 +36,7 @@ from ptm_plus import (
     States,
     Stream,
     Tap,
+    View,
     attend_within,
     file_sha256,
     hookimpl,
@@ -40,11 +45,20 @@ from ptm_plus import (
 from ptm_plus_k_adapter.adapter import Adapter
 from ptm_plus_k_adapter.dependencies import WORD, DependencyColumns, read_dependencies
 from ptm_plus_k_adapter.files import write_adapter
-from ptm_plus_k_adapter.heads import PointerHead, RelationHead
-from ptm_plus_k_adapter.relations import HEAD, read_relations, relation_columns
+from ptm_plus_k_adapter.heads import PointerHead, RelationHead, relation_keys
+from ptm_plus_k_adapter.relations import (
+    HEAD,
+    read_relations,
+    relation_columns,
+    relations_left_out,
+)
 from ptm_plus_k_adapter.settings import KAdapterSettings
 
 Read = Callable[[str], Iterator[Example | Refused]]
+Columns = Callable[[View], Mapping[str, NDArray[Any]]]
+
+_NOTHING = np.iinfo(np.int64).min
+"""What is no answer."""
 
 _EMBEDDED = ("embedded", -1)
 """Where the states after the embeddings are left."""
@@ -56,6 +70,9 @@ class KAdapter:
 
     settings: KAdapterSettings
     instance: str
+    _counted: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    _relations: tuple[str, ...] = field(default=(), init=False)
+    _dependencies: DependencyColumns = field(default=DependencyColumns.of(()), init=False)
 
     @property
     def _tasks(self) -> dict[str, tuple[str, ...]]:
@@ -87,12 +104,13 @@ class KAdapter:
     @hookimpl
     def ptm_features(self, context: ContextView) -> list[Feature]:
         """Return the columns that carry the labels."""
-        computed: dict[str, Callable[..., Any]] = {
-            "relation": relation_columns,
-            "dependency": DependencyColumns.of(context.labels.get(WORD, ())),
-        }
+        self._dependencies = DependencyColumns.of(context.labels.get(WORD, ()))
         return [
-            Feature(name=task, compute=computed[task], streams=(self._name(task),))
+            Feature(
+                name=task,
+                compute=partial(_of_view, self._columns(task)),
+                streams=(self._name(task),),
+            )
             for task in self._tasks
         ]
 
@@ -109,9 +127,9 @@ class KAdapter:
             )
         shape = {"places": len(self._places(context)), "size": size, "heads": heads}
         build = partial(Adapter, hidden, layers=self.settings.layers, dropout=dropout, **shape)
-        relations = len(context.labels.get(HEAD, ()))
+        self._relations = tuple(context.labels.get(HEAD, ()))
         made: dict[str, Callable[[], nn.Module]] = {
-            "relation": partial(RelationHead, hidden, relations, dropout),
+            "relation": partial(RelationHead, hidden, self._relations, dropout),
             "dependency": partial(PointerHead, hidden),
         }
         parts = [Part(name="adapter", build=build, taps=self._taps)]
@@ -161,6 +179,22 @@ class KAdapter:
             labels={"relation": names} if "relation" in self._tasks else {},
         )
         return [Exporter(name="adapter", write=write)]
+
+    @hookimpl
+    def ptm_event(self, event: Event, context: ContextView) -> None:
+        """Refuse weights that were trained on other relations: their rows mean something else.
+
+        Raises:
+            DataError: the weights of another run were loaded, and its relations are others.
+        """
+        if event.kind == "train_start" and "relation" in self._tasks:
+            keys = context.parts[self.instance]["relation"].relations
+            if keys.tolist() != relation_keys(self._relations).tolist():
+                raise DataError(
+                    f"the weights of plugin {self.instance!r} belong to other relations than the "
+                    f"{len(self._relations)} of this run",
+                    "name the files that it was trained on, too, and only those",
+                )
 
     # -----------------------------------------------------------------------------------------
 
@@ -222,28 +256,59 @@ class KAdapter:
         table, asked = (self._column(batch, name) for name in ("table", "asked"))
         return _outcome(parts["dependency"](states, table, asked), self._column(batch, "target"))
 
+    def _columns(self, task: str) -> Columns:
+        return relation_columns if task == "relation" else self._dependencies
+
     def _accuracy(self, context: ProbeContext) -> dict[str, Any]:
         figures = {}
         for task in self._tasks:
             name = self._name(task)
             right, asked = context.metrics(name, name).get("accuracy", (0.0, 0.0))
-            if asked:
-                answers = [self._answers(task, host.columns) for host in context.held_out(name)]
-                most = np.unique(np.concatenate(answers), return_counts=True)[1].max()
-                figures[task] = {
-                    "accuracy": right / asked,
-                    "most_frequent": int(most) / asked,
-                    "asked": int(asked),
-                }
+            accuracy = {"accuracy": right / asked} if asked else {}
+            figures[task] = {**accuracy, **self._beside(task, context)}
         return figures
 
-    def _answers(self, task: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """Return right answers: relations, or how many words on a head stands."""
-        if task == "relation":
-            return columns[f"{self.instance}.relation"]
-        width = columns[f"{self.instance}.table"].shape[1]
-        place = columns[f"{self.instance}.asked"] % width
-        return columns[f"{self.instance}.target"] - place
+    def _beside(self, task: str, context: ProbeContext) -> dict[str, Any]:
+        """Return what accuracy is judged by; the data are counted once in a run."""
+        if task not in self._counted:
+            self._counted[task] = self._count_data(task, context)
+        return self._counted[task]
+
+    def _count_data(self, task: str, context: ProbeContext) -> dict[str, Any]:
+        stream, columns, trained = self._name(task), self._columns(task), Counter[int]()
+        left_out = Counter[str]()
+        for held_out in (False, True):
+            for view in context.views(stream, held_out=held_out):
+                left_out.update(self._left_out(task, view))
+                if not held_out:
+                    trained.update(_answers(task, columns(view)).tolist())
+        asked = np.concatenate(
+            [_answers(task, columns(host.view)) for host in context.held_out(stream)]
+        )
+        commonest = max(trained, key=lambda one: (trained[one], -one), default=_NOTHING)
+        unseen = {"unseen": sum(answer not in trained for answer in asked.tolist())}
+        most_frequent = {"most_frequent": float(np.mean(asked == commonest))} if len(asked) else {}
+        return {
+            **most_frequent,
+            "asked": len(asked),
+            **(unseen if task == "relation" else {}),
+            **left_out,
+        }
+
+    def _left_out(self, task: str, view: View) -> dict[str, int]:
+        left_out = relations_left_out if task == "relation" else self._dependencies.left_out
+        return left_out(view)
+
+
+def _of_view(columns: Columns, given: FeatureInput) -> Mapping[str, NDArray[Any]]:
+    return columns(given.view)
+
+
+def _answers(task: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Return right answers: relations, or how many words on a head stands."""
+    if task == "relation":
+        return columns["relation"]
+    return columns["target"] - columns["asked"] % columns["table"].shape[1]
 
 
 def _leave(context: PassContext, block: int, hidden: Tensor) -> None:
@@ -261,5 +326,5 @@ def _examples(read: Read, files: tuple[str, ...], limit: int) -> Iterator[Exampl
 
 
 def _fingerprint(files: tuple[str, ...]) -> str:
-    hashes = " ".join(["k-adapter 1", *map(file_sha256, files)])
+    hashes = " ".join(["k-adapter 2", *map(file_sha256, files)])
     return hashlib.sha256(hashes.encode()).hexdigest()[:24]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus import DataError, Example, FeatureInput, Refused, Span, json_row, open_lines, shown
+from ptm_plus import DataError, Example, Refused, Span, View, json_row, open_lines, shown
 
 HEAD, TAIL = "relation", "relation-tail"
 """Span kinds of the first markers; the first carries the relation as its id."""
@@ -118,14 +118,19 @@ def mark(text: str, spans: Mapping[str, tuple[int, int]]) -> tuple[str, dict[str
     return marked + text[at:], places
 
 
-def relation_columns(given: FeatureInput) -> Mapping[str, NDArray[Any]]:
+def relation_columns(view: View) -> Mapping[str, NDArray[Any]]:
     """Return ``[N]`` ``head`` and ``tail``, the markers' tokens, and ``relation``, its row.
 
-    A sentence of which truncation took a marker is not asked about.
+    A sentence that was cut between its markers is not asked about.
     """
-    heads, tails = given.view.spans_of(HEAD), given.view.spans_of(TAIL)
-    tail_of = np.full(len(given.view.numbers), -1, dtype=np.int64)
+    heads, tails = view.spans_of(HEAD), view.spans_of(TAIL)
+    tail_of = np.full(len(view.numbers), -1, dtype=np.int64)
     tail_of[tails.sequence] = tails.start
     tail = tail_of[heads.sequence] if len(heads) else heads.start
     kept = (tail >= 0) & (heads.id >= 0)
     return {"head": heads.start[kept], "tail": tail[kept], "relation": heads.id[kept]}
+
+
+def relations_left_out(view: View) -> dict[str, int]:
+    """Return how many sentences were cut between their markers."""
+    return {"cut": len(view.spans_of(HEAD)) - len(relation_columns(view)["relation"])}

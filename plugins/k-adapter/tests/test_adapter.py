@@ -110,7 +110,7 @@ def test_with_nothing_projected_up_an_adapter_layer_is_the_identity():
 
 
 def test_relations_are_classified_from_both_markers():
-    head = random(RelationHead(hidden=4, relations=3, dropout=0.5))
+    head = random(RelationHead(hidden=4, relations=("a", "b", "c"), dropout=0.5))
     one, other = torch.randn(5, 4).double(), torch.randn(5, 4).double()
     expected = affine(affine(torch.cat((one, other), 1), head.dense), head.out)
     torch.testing.assert_close(head(one, other), expected, **EXACT)

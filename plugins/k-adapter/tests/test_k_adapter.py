@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from transformers import AutoModel, AutoModelForMaskedLM
 from ptm_plus import DataError, PluginError, SettingsError
 from ptm_plus.data import Row
 from ptm_plus.exporting.export import export
+from ptm_plus.initialisation import start_from
 from ptm_plus.launch import launch
 from ptm_plus.microbatch import to_device
+from ptm_plus.probes import ProbeContext
 from ptm_plus.processes import make_accelerator
 from ptm_plus.progress import Silent
 from ptm_plus.run_folder import write_settings
@@ -251,9 +254,91 @@ def test_adapters_learn_what_the_sentences_tell(files, tmp_path):
     found = evaluate(run)["k-adapter_tasks"]
     assert found["dependency"]["accuracy"] > 0.6  # chance is about one in six
     assert found["relation"]["asked"] > 5
-    assert 0.3 < found["relation"]["most_frequent"] < 0.8  # three relations in turn
+    assert 0.1 < found["relation"]["most_frequent"] < 0.6  # three relations in turn
     # every word hangs on the next one, but for the root, which hangs on what stands before all
     assert 0.6 < found["dependency"]["most_frequent"] < 0.95
+
+
+def figures_of(run):
+    run.encoder.eval()
+    with torch.no_grad():
+        probe = next(o.component for o in run.probes if o.component.name == "k-adapter_tasks")
+        return probe.run(ProbeContext(run))
+
+
+def test_accuracy_stands_beside_the_commonest_answer_of_training(files):
+    run = adapted(files)
+    found = figures_of(run)
+    for task, kind in (("relation", "relation"), ("dependency", WORD)):
+        data, labels = run.prepared.streams[task], run.prepared.labels[kind]
+
+        def answers(numbers, task=task, kind=kind, labels=labels):
+            spans = host_of(run, task, numbers).view.spans_of(kind)
+            words = [labels[row] for row in spans.id]
+            if task == "relation":
+                return words
+            pairs = [tuple(map(int, word.split(":"))) for word in words]
+            return [head - number for number, head in pairs]  # every word stands by itself
+
+        asked, trained = answers(data.held_out), Counter(answers(data.training))
+        commonest = trained.most_common(1)[0][0]
+        assert found[task]["asked"] == len(asked)
+        assert found[task]["most_frequent"] == asked.count(commonest) / len(asked)
+    assert found["relation"] | {"unseen": 0, "cut": 0} == found["relation"]
+    assert found["dependency"] | {"merged": 0, "joined": 0, "cut": 0} == found["dependency"]
+
+
+def test_relations_that_no_sentence_of_training_has_are_counted(files, tmp_path):
+    lines = (files / "relations.jsonl").read_text("utf-8").splitlines()
+    each = [json.loads(line) | {"relation": f"R{n}"} for n, line in enumerate(lines)]
+    path = tmp_path / "each.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in each), encoding="utf-8")
+    run = adapted(files, tasks=(), table={"relations": [str(path)]})
+    found = figures_of(run)["relation"]
+    assert found["unseen"] == found["asked"] == len(run.prepared.streams["relation"].held_out)
+    assert found["most_frequent"] == 0
+
+
+def test_what_is_not_asked_about_is_counted(files):
+    short = {"prepare.max_length": 12, **SPLIT}
+    run = adapted(files, family="roberta", **short)
+    found = figures_of(run)
+    store = run.prepared.streams["relation"].store
+    kept = {"relation": 0, "dependency": 0}
+    for task, column in (("relation", "relation"), ("dependency", "target")):
+        numbers = np.arange(len(run.prepared.streams[task].store))
+        kept[task] = len(host_of(run, task, numbers).columns[f"k-adapter.{column}"])
+    assert found["relation"]["cut"] == 160 - kept["relation"] > 0
+    trees = [json.loads(line) for line in (files / "trees.jsonl").read_text("utf-8").splitlines()]
+    words = sum(len(tree["tokens"]) for tree in trees)
+    split = run.prepared.streams["dependency"].store.account.spans["given"].cut
+    assert found["dependency"]["cut"] == words - split - kept["dependency"] > 0
+    assert len(store) > 160  # sentences were split
+
+
+def test_words_in_one_token_are_counted_once_for_each_sentence(files, tmp_path):
+    row = {"text": "the del town", "tokens": ["the", "de", "el", "town"], "heads": [4, 4, 4, 0]}
+    other = {"text": "x", "tokens": ["a", "town"], "heads": [2, 0]}
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [row, other] * 30), "utf-8")
+    run = adapted(files, tasks=(), table={"dependencies": [str(path)]})
+    found = figures_of(run)["dependency"]
+    assert {name: found[name] for name in ("merged", "joined", "cut")} == {
+        "merged": 30,
+        "joined": 30,
+        "cut": 0,
+    }
+
+
+def test_weights_of_other_relations_are_refused(files, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text((files / "relations.jsonl").read_text("utf-8").replace("P0", "P9"), "utf-8")
+    first = adapted(files, tasks=("relations",), output=tmp_path / "first", **{"train.steps": 1})
+    trainer_of(first).fit()
+    second = adapted(files, tasks=(), table={"relations": [str(other)]}, output=tmp_path / "second")
+    start_from(second, tmp_path / "first", Silent())
+    with pytest.raises(DataError, match="belong to other relations than the 3 of this run"):
+        trainer_of(second).fit()
 
 
 # ---------------------------------------------------------------------------------------------

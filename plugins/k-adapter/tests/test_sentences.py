@@ -314,6 +314,7 @@ def test_tokens_of_several_words_are_found_between_their_neighbours():
     shared = [(text[s:e], first, last) for first, last, s, e in found if last > first]
     assert shared == [("au", 1, 2), ("des", 7, 8), ("du", 10, 11)]
     assert align(["a", "b"], "c d") is None
+    assert align(["a", "b"], "xyz") is None  # nothing says that they are one
     assert align(["a"], "") is None
 
 
