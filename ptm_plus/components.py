@@ -70,7 +70,8 @@ class PluginInfo:
         before: plugins whose chain members come after this one's.
         after: plugins whose chain members come before this one's.
         extra: the extra that installs what it imports.
-        paths: settings that name files, dotted; a run folder holds them as absolute paths.
+        paths: settings that name files, dotted; a run folder holds them as absolute paths, and a
+            run whose settings name one is not the sample's.
     """
 
     name: str

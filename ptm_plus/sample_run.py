@@ -146,7 +146,14 @@ def sample_settings(
         "evaluate.mentions": [str(questions)],
         "evaluate.pairs": [str(folder / "retrieval.jsonl")],
     }
-    tables = {**PLUGIN_DEFAULTS, "k-adapter": {"relations": [str(files.relations)]}}
+    relations = {"relations": [str(files.relations)]}
+    trees = {"dependencies": [str(files.trees)]}
+    tables = {
+        **PLUGIN_DEFAULTS,
+        "k-adapter": {**relations, **trees},
+        "k-adapter:fac": relations,
+        "k-adapter:lin": trees,
+    }
     return _staged(_under(resolved, values, tables))
 
 
@@ -160,8 +167,9 @@ def _under(
         section, name = key.split(".")
         if resolved.origins.get(key, "default") == "default":
             tree[section][name] = value
-    for name, table in tables.items():
-        if name in given.plugins:
+    for name in given.plugins:
+        table = tables.get(name) or tables.get(name.partition(":")[0])
+        if table:
             tree["plugin"][name] = {**table, **tree["plugin"].get(name, {})}
     return RunSettings.model_validate(tree)
 

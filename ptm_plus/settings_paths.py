@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,25 @@ def _changed(settings: RunSettings, change: Change) -> RunSettings:
     return RunSettings.model_validate(tree)
 
 
+def names_files(settings: RunSettings) -> bool:
+    """Tell whether the settings of the run's plugins name files."""
+    found = _file_settings(settings.plugin, settings.plugins)
+    return any(table[name] for table, name in found)
+
+
 def _change_tables(tables: dict[str, Any], requests: Sequence[str], change: Change) -> None:
     """Change what installed plugins say are files among their settings."""
+    for table, name in _file_settings(tables, requests):
+        given = table[name]
+        several = isinstance(given, list)
+        changed = [_source(one, change) for one in (given if several else [given]) if one]
+        table[name] = changed if several else "".join(changed)
+
+
+def _file_settings(
+    tables: Mapping[str, Any], requests: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield table and key of every setting that is there and names files."""
     found = discover()
     for request in map(Request.parse, requests):
         instance = f"{request.name}:{request.suffix}" if request.suffix else request.name
@@ -78,10 +95,7 @@ def _change_tables(tables: dict[str, Any], requests: Sequence[str], change: Chan
             for section in sections:
                 table = table.get(section, {})
             if name in table:
-                given = table[name]
-                several = isinstance(given, list)
-                changed = [_source(one, change) for one in (given if several else [given]) if one]
-                table[name] = changed if several else "".join(changed)
+                yield table, name
 
 
 def _source(argument: str, change: Change) -> str:

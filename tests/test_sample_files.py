@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ptm_plus.errors import EnvironmentProblem
 from ptm_plus.sample import World, build_world, write_world
 from ptm_plus.sample import files as sample_files
+from ptm_plus.sample.trees import parsed
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,48 @@ def test_relations_are_the_facts_of_their_sentences(world: World, tmp_path: Path
     assert len({row["relation"] for row in rows}) > 3
 
 
+def test_trees_are_trees_of_the_words_of_their_sentences(world: World, tmp_path: Path) -> None:
+    text = {one.id: one for one in world.text}
+    blocks = write_world(world, tmp_path).trees.read_text("utf-8").strip("\n").split("\n\n")
+    patterns = set()
+    for block in blocks:
+        lines = block.split("\n")
+        comments = dict(line[2:].split(" = ", 1) for line in lines if line.startswith("#"))
+        cells = [line.split("\t") for line in lines if not line.startswith("#")]
+        example = text[comments["sent_id"]]
+        assert comments["text"] == example.fields["text"]
+        spaced = "".join(c[1] + ("" if c[9] == "SpaceAfter=No" else " ") for c in cells)
+        assert spaced == example.fields["text"]
+        heads = {int(c[0]): int(c[6]) for c in cells}
+        assert list(heads) == list(range(1, len(cells) + 1))
+        for word in heads:
+            for _ in cells:  # a root is reached in as many steps as there are words, at most
+                word = heads.get(word, 0)
+            assert word == 0
+        assert list(heads.values()).count(0) == 1
+        language, _, relation, _, pattern = example.id.split("/")
+        patterns.add((language, relation, pattern))
+    assert len(patterns) == 4 * 4 * 2
+    assert len(blocks) > 2000
+
+
+def test_a_sentence_with_its_heads_by_hand(world: World) -> None:
+    """Isle of Man – currency in use: British Pound. Names hang on their first words."""
+    fact, example = next(
+        (fact, one)
+        for fact, one in world.statements()
+        if one.fields["text"].startswith("Isle of Man – currency in use")
+    )
+    words, heads = parsed(fact, example)
+    assert words == [
+        *("Isle", "of", "Man", "–"),
+        *("currency", "in", "use", ":", "British", "Pound", "."),
+    ]
+    assert heads == [0, 1, 1, 5, 1, 7, 5, 9, 5, 9, 1]
+    others = [one for one in world.statements() if parsed(*one) is None]
+    assert {one.id[-1] for _, one in others if one.languages["text"] == "en"} == {"0"}
+
+
 def test_same_world_same_bytes(world: World, tmp_path: Path) -> None:
     first, second = write_world(world, tmp_path / "a"), write_world(build_world(0), tmp_path / "b")
     for one, two in zip(vars_of(first), vars_of(second), strict=True):
@@ -80,7 +124,7 @@ def test_same_world_same_bytes(world: World, tmp_path: Path) -> None:
 
 
 def vars_of(files: sample_files.SampleFiles) -> list[Path]:
-    return [files.text, files.pairs, files.triples, files.labels, files.relations, files.facts]
+    return [getattr(files, one.name) for one in fields(files)]
 
 
 def test_writing_again_replaces_and_leaves_no_drafts(world: World, tmp_path: Path) -> None:
@@ -93,6 +137,7 @@ def test_writing_again_replaces_and_leaves_no_drafts(world: World, tmp_path: Pat
         "pairs.jsonl",
         "relations.jsonl",
         "text.jsonl",
+        "trees.conllu",
         "triples.tsv",
     ]
     assert (tmp_path / "text.jsonl").read_text("utf-8") != "old"

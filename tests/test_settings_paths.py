@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from ptm_plus.cli.training import has_inputs
 from ptm_plus.run_folder import read_folder, write_settings
 from ptm_plus.settings_files import resolve
 from ptm_plus.settings_paths import anchored, moved
@@ -62,3 +65,13 @@ def test_what_lies_in_the_folder_moves_with_it(tmp_path):
     assert found.data.text == (f"en={new}/sample/text.jsonl", str(tmp_path / "other.txt"))
     assert found.output == new
     assert moved(given, old).data == given.data
+
+
+@pytest.mark.k_adapter
+def test_a_run_whose_plugin_names_files_is_not_the_sample_s() -> None:
+    files = {"k-adapter:a": {"relations": ["r.jsonl"], "size": 16}}
+    plugins = ["k-adapter:a", "tlm"]
+    assert has_inputs(settings_of(plugins=plugins, plugin=files))
+    assert not has_inputs(settings_of(plugins=plugins))
+    assert not has_inputs(settings_of(plugins=plugins, plugin={"k-adapter:a": {"relations": []}}))
+    assert not has_inputs(settings_of(plugins=["tlm"], plugin=files))

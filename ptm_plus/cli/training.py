@@ -119,9 +119,14 @@ def export(
 
 
 def has_inputs(settings: RunSettings) -> bool:
-    """Tell whether any data was named; without, the built-in sample is trained on."""
+    """Tell whether any data was named; without, the built-in sample is trained on.
+
+    Files in the settings of a plugin (its ``paths``) are data as well.
+    """
+    from ptm_plus.settings_paths import names_files
+
     data = settings.data
-    return bool(data.text or data.pairs or data.kg or data.labels)
+    return bool(data.text or data.pairs or data.kg or data.labels) or names_files(settings)
 
 
 def _check_plugins(settings: RunSettings) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ptm_plus.errors import EnvironmentProblem
 from ptm_plus.examples import Example
 from ptm_plus.sample.facts import Fact
+from ptm_plus.sample.trees import conllu_lines
 from ptm_plus.sample.world import World
 
 
@@ -26,6 +27,7 @@ class SampleFiles:
         triples: the graph, head, relation and tail separated by tabs, for ``--kg``.
         labels: names and aliases, for ``--labels``.
         relations: sentences that state one fact, with its relation, for plugins that learn those.
+        trees: some of these sentences with the head of every word (CoNLL-U), likewise.
         facts: the graph's facts with whether the text tells them and when they are asked.
     """
 
@@ -34,6 +36,7 @@ class SampleFiles:
     triples: Path
     labels: Path
     relations: Path
+    trees: Path
     facts: Path
 
 
@@ -90,6 +93,7 @@ def _contents(world: World) -> dict[str, Iterator[str]]:
         "triples.tsv": ("\t".join(triple) for triple in world.triples),
         "labels.jsonl": _json_lines(dict(label) for label in world.labels),
         "relations.jsonl": _json_lines(map(_relation_row, world.statements())),
+        "trees.conllu": (line for one in world.statements() for line in conllu_lines(*one)),
         "facts.jsonl": _json_lines(map(asdict, world.facts)),
     }
 
