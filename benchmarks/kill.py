@@ -41,7 +41,7 @@ from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import dump_toml, resolve
 from ptm_plus.settings_paths import anchored
 
-PLUGINS = ("kg-fusion", "tlm")
+PLUGINS = ("ernie-masking", "k-adapter", "kg-fusion", "tlm")
 SMALL = (
     "model.config.hidden_size=64",
     "model.config.num_hidden_layers=2",
@@ -56,6 +56,8 @@ SMALL = (
     "prepare.workers=2",
     "plugin.kg-fusion.vectors.dimension=16",
     "plugin.kg-fusion.vectors.epochs=8",
+    "plugin.k-adapter.size=32",
+    'plugin.ernie-masking.schedule="stages"',
     "train.checkpoint_every=7",  # beside the log lines, so that sums between them must survive
     "train.log_every=5",
     "train.evaluate_every=40",
@@ -65,8 +67,10 @@ SMALL = (
 PHASES = (
     "start",
     "tokenizer",
+    "phrases",
     "prepare text",
     "prepare pairs",
+    "prepare relation",
     "TransE vectors",
     "train",
     "checkpoint",

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.kg_fusion, pytest.mark.tlm]
+pytestmark = [
+    pytest.mark.ernie_masking,
+    pytest.mark.k_adapter,
+    pytest.mark.kg_fusion,
+    pytest.mark.tlm,
+]
 
 ROOT = Path(__file__).parent.parent
-PHASES = 8
+PHASES = 10
 
 
 def test_a_run_that_is_killed_in_any_phase_ends_as_one_that_never_was(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``kg link`` and ``kg check``; plugins add more, such as ``kg train``."""
+"""``kg link``, ``check``, ``import`` and ``neighbours``; plugins add more, such as ``kg train``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ptm_plus.cli.external import OpenGroup
 from ptm_plus.cli.flags import Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.cli.rendering import named_rows
+from ptm_plus.errors import SettingsError
 
 if TYPE_CHECKING:
     from ptm_plus.cli.kg_commands import LinkRequest
@@ -96,6 +97,83 @@ def check(
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))
     if graph.text:
         require(ledger, fail_below)
+
+
+@app.command("import")
+@spread
+def import_vectors(
+    context: typer.Context,
+    vectors: Annotated[
+        Path, typer.Argument(metavar="FILE", help=".npy, .safetensors, or word2vec's text.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write (.safetensors).")],
+    out: OutputFlags,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="One id per row: .txt, .tsv or .json.")
+    ] = None,
+    tensor: Annotated[
+        str, typer.Option("--tensor", help="Which one, where a file holds several.")
+    ] = "",
+    kg: Annotated[
+        Names, typer.Option("--kg", help="Say how many entities of the graph have a vector.")
+    ] = None,
+) -> None:
+    """Take over entity vectors that were trained elsewhere, for --vectors.
+
+    ptm-plus kg import transe.npy --ids entities.txt -o vectors.safetensors
+    """
+    outlet = open_outlet(context, out)
+    from ptm_plus.knowledge.foreign import read_vectors
+    from ptm_plus.knowledge.graph import read_graph
+    from ptm_plus.knowledge.table import write_table
+
+    if output.suffix != ".safetensors":
+        raise SettingsError(f"--output {output}: must end in .safetensors")
+    with stoppable("importing"), outlet.watch.task("import vectors"):
+        given = read_vectors(vectors, ids, tensor)
+        graph = read_graph(kg) if kg else None
+        table = write_table(output, given.ids, given.vectors, {"source": vectors.name})
+    document = {
+        "output": str(output),
+        "entities": len(table),
+        "dimension": table.dimension,
+        "sha256": table.fingerprint,
+        "in_graph": None if graph is None else len(table.index(graph.entities)),
+        "graph_entities": None if graph is None else len(graph.entities),
+    }
+    rows = [("entities", f"{len(table):,}"), ("dimension", f"{table.dimension:,}")]
+    if graph is not None:
+        rows.append(("of the graph", f"{document['in_graph']:,} of {len(graph.entities):,}"))
+    outlet.show(document, lambda: named_rows(f"vectors in {output}", rows))
+    if graph is not None:
+        table.require_overlap(graph.entities)
+
+
+@app.command("neighbours")
+@spread
+def show_neighbours(
+    context: typer.Context,
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="Its id, or a name of it.")],
+    out: OutputFlags,
+    kg: Annotated[Names, typer.Option("--kg", help="Triples (TSV). Repeatable.")] = None,
+    labels: Annotated[Names, typer.Option("--labels", help="Names of entities.")] = None,
+    language: Annotated[str, typer.Option("--language", help="Of the names shown.")] = "en",
+    hops: Annotated[int, typer.Option("--hops", min=1, max=4, help="How far.")] = 1,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most rows of the table.")] = 40,
+) -> None:
+    """Show what the graph says about an entity."""
+    outlet = open_outlet(context, out)
+    from ptm_plus.cli.kg_lookup import lookup
+    from ptm_plus.cli.kg_tables import neighbour_table
+    from ptm_plus.knowledge.graph import read_graph
+    from ptm_plus.knowledge.labels import read_labels
+
+    if not kg:
+        raise SettingsError("no graph was given", "give --kg FILE")
+    with stoppable("looking up"):
+        names = read_labels(labels) if labels else None
+        document = lookup(entity, read_graph(kg), names, language, hops)
+    outlet.show(document, lambda: neighbour_table(document, limit))
 
 
 def _request(flags: GraphFlags) -> LinkRequest:

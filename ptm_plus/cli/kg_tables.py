@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
 
 from ptm_plus.cli.kg_commands import mention_share
+from ptm_plus.cli.rendering import columns, named_rows
 from ptm_plus.knowledge.ledger import Ledger
 
 
@@ -58,3 +62,17 @@ def _buckets(frequency: Mapping[str, int]) -> str:
         reach = first if low < 2 else f"{low}–{2 * low - 1}"
         words.append(f"{reach}×: {count:,}")
     return ", ".join(words)
+
+
+def neighbour_table(document: Mapping[str, Any], limit: int) -> RenderableType:
+    """Return an entity and its neighbours as a table of at most so many rows."""
+    found = document["neighbours"]
+    title = f"{document['label'] or document['id']} ({document['id']})"
+    more = [("not shown", f"{len(found) - limit:,}; --limit {len(found)}")][: len(found) > limit]
+    about = [("degree", f"{document['degree']:,}"), ("neighbours", f"{len(found):,}"), *more]
+    rows = [
+        (" ".join(one["path"]), one["id"], one["label"], f"{one['degree']:,}")
+        for one in found[:limit]
+    ]
+    headings = ("relation (^ leads here)", "entity", "name", "degree")
+    return Group(named_rows(title, about), columns(headings, rows, right=("degree",)))

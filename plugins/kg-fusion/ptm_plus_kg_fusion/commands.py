@@ -31,7 +31,20 @@ BatchSize = Annotated[
 Rate = Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate.")]
 Negatives = Annotated[int, typer.Option(metavar="N", min=1, help="Corrupted triples per true one.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed.")]
-Device = Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
+Valid = Annotated[
+    list[str] | None,
+    typer.Option("--valid", metavar="FILE", help="Held-out triples, to stop early by."),
+]
+Test = Annotated[
+    list[str] | None, typer.Option("--test", metavar="FILE", help="Held-out triples to rank.")
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, help="Evaluations without a better rank to stop after; 0 never."
+    ),
+]
 Evaluate = Annotated[
     bool, typer.Option("--evaluate", help="First rank held-out triples, on a training of its own.")
 ]
@@ -51,17 +64,26 @@ def train(
     learning_rate: Rate = 0.01,
     negatives: Negatives = 16,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     evaluate: Evaluate = False,
+    valid: Valid = None,
+    test: Test = None,
+    patience: Patience = 0,
 ) -> None:
-    """Train entity vectors of a graph, for --vectors."""
+    """Train entity vectors of a graph, for --vectors.
+
+    With --valid and --test, the vectors are those of --kg alone, and the others are ranked.
+
+    ptm-plus kg train --kg train.tsv --valid valid.tsv --patience 5 -o vectors.safetensors
+    """
     outlet = open_outlet(context, flags)
     if output.suffix != ".safetensors":
         raise SettingsError(f"--output {output}: must end in .safetensors")
     if not kg:
         raise SettingsError("no graph was given", "give --kg FILE")
     from ptm_plus.knowledge import read_graph, write_table
-    from ptm_plus_kg_fusion.vectors import evaluate_vectors, train_vectors
+    from ptm_plus_kg_fusion.ranking import popularity, read_held_out
+    from ptm_plus_kg_fusion.vectors import evaluate_vectors, train_and_rank
 
     graph = read_graph(kg, links or ())
     options: dict[str, Any] = {
@@ -72,11 +94,26 @@ def train(
         "learning_rate": learning_rate,
         "negatives": negatives,
         "seed": seed,
-        "device": device,
+        "device": _device(device),
     }
+    asked = {
+        name: read_held_out(files, links or (), graph)
+        for name, files in (("valid", valid), ("test", test))
+        if files
+    }
+    parts = {name: one.triples for name, one in asked.items()}
     with stoppable("training vectors"):
         figures = _work(outlet.watch, evaluate_vectors, graph, options) if evaluate else {}
-        vectors = _work(outlet.watch, train_vectors, graph, options)
+        trained = _work(
+            outlet.watch, train_and_rank, graph, options | {"patience": patience} | parts
+        )
+        if parts:
+            ranked, *others = reversed(parts.values())
+            common = popularity(graph.triples, ranked, others, len(graph.entities))
+            figures = {**trained.figures, "held_out": len(ranked)}
+            figures |= {f"popularity_{name}": value for name, value in common.items()}
+            figures["unknown"] = sum(one.unknown for one in asked.values())
+        vectors = trained.vectors
         facts = {"graph": graph.fingerprint, "model": model}
         table = write_table(output, graph.entities, vectors, facts)
     document = {
@@ -86,14 +123,21 @@ def train(
         "relations": len(graph.relations),
         "triples": len(graph.triples),
         "dimension": table.dimension,
+        "epochs": trained.epochs,
         "sha256": table.fingerprint,
         "evaluation": figures or None,
     }
     outlet.show(document, lambda: named_rows(f"{model} vectors in {output}", _rows(document)))
 
 
+def _device(name: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def _work(watch: Any, work: Callable[..., Any], graph: Any, options: dict[str, Any]) -> Any:
-    what = "vectors" if work.__name__ == "train_vectors" else "on all but the held-out triples"
+    what = "vectors" if work.__name__ == "train_and_rank" else "on all but the held-out triples"
     with watch.task(f"{options['model']} {what}") as task:
 
         def progress(done: int, total: int, loss: float) -> None:
@@ -104,7 +148,8 @@ def _work(watch: Any, work: Callable[..., Any], graph: Any, options: dict[str, A
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
-        (name, f"{document[name]:,}") for name in ("entities", "relations", "triples", "dimension")
+        (name, f"{document[name]:,}")
+        for name in ("entities", "relations", "triples", "dimension", "epochs")
     ]
     for name, value in (document["evaluation"] or {}).items():
         rows.append((name.replace("_", " "), f"{value:,.4g}"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ptm_plus import DataError, SettingsError, nearest
 from ptm_plus.knowledge import Graph
 from ptm_plus_kg_fusion.pykeen_session import pykeen_session
+from ptm_plus_kg_fusion.ranking import HITS
 
 if TYPE_CHECKING:
     from pykeen.triples import CoreTriplesFactory
@@ -37,6 +39,9 @@ class VectorSettings:
         negatives: corrupted triples per true one.
         seed: of initial vectors, order and corruption.
         device: torch device.
+        patience: stop when the ranks of the validation triples have not become better in so many
+            evaluations, and take the best vectors; 0 never stops.
+        evaluate_every: epochs from one evaluation to the next.
     """
 
     model: str = "TransE"
@@ -47,6 +52,8 @@ class VectorSettings:
     negatives: int = 16
     seed: int = 0
     device: str = "cpu"
+    patience: int = 0
+    evaluate_every: int = 5
 
     def __post_init__(self) -> None:
         for name in ("dimension", "epochs", "batch_size", "learning_rate", "negatives"):
@@ -74,6 +81,127 @@ class VectorOptions(TypedDict, total=False):
     negatives: int
     seed: int
     device: str
+    patience: int
+    evaluate_every: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        vectors: float32 ``[entities, d]``.
+        epochs: passes over the triples, up to the vectors that were taken.
+        figures: ranking metrics of the held-out triples, where there are any.
+    """
+
+    vectors: NDArray[np.float32]
+    epochs: int
+    figures: dict[str, float]
+
+
+def train_and_rank(
+    graph: Graph,
+    *,
+    valid: NDArray[np.int64] | None = None,
+    test: NDArray[np.int64] | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[VectorOptions],
+) -> Trained:
+    """Train on a graph, stop early by validation triples, and rank test triples.
+
+    Args:
+        graph: the facts that are trained on.
+        valid: ``[n, 3]`` held-out facts in the graph's numbers; needed for ``patience``.
+        test: further ones.
+        progress: called after each epoch.
+        options: fields of ``VectorSettings``.
+
+    Raises:
+        SettingsError: as ``train_vectors``, or ``patience`` without ``valid``.
+        DataError: training diverged.
+    """
+    settings = VectorSettings(**options)
+    if settings.patience and valid is None:
+        raise SettingsError("early stopping needs validation triples", "give --valid FILE")
+    with pykeen_session() as pykeen:
+        known = [graph.triples, *([] if valid is None else [valid])]
+        watch = None
+        if settings.patience and valid is not None:
+            watch = _Watch(
+                settings, lambda model: _rank(pykeen, model, valid, [graph.triples])["mrr"]
+            )
+        model = _fit(pykeen, _factory(graph), settings, progress, watch)
+        epochs = settings.epochs_for(len(graph.triples)) if watch is None else watch.restore(model)
+        asked = valid if test is None else test
+        figures = {} if asked is None else _rank(pykeen, model, asked, known)
+        vectors = _entity_vectors(model)
+    return Trained(_finite(vectors, settings), epochs, figures)
+
+
+class _Enough(Exception):
+    """Training has not become better for long enough."""
+
+
+class _Watch:
+    """Evaluates while training, and remembers the best weights."""
+
+    def __init__(self, settings: VectorSettings, measure: Callable[[Any], float]) -> None:
+        self._settings = settings
+        self._measure = measure
+        self._best = -1.0
+        self._state: dict[str, Any] = {}
+        self._epoch = self._waited = 0
+
+    def look(self, model: Any, epoch: int, last: bool) -> None:
+        """Evaluate where it is due.
+
+        Raises:
+            _Enough: patience has run out.
+        """
+        if epoch % self._settings.evaluate_every and not last:
+            return
+        score = self._measure(model)
+        model.train()
+        if score > self._best:
+            self._best, self._epoch, self._waited = score, epoch, 0
+            self._state = {name: value.clone() for name, value in model.state_dict().items()}
+            return
+        self._waited += 1
+        if self._waited >= self._settings.patience:
+            raise _Enough
+
+    def restore(self, model: Any) -> int:
+        """Put the best weights back and return their epoch."""
+        model.load_state_dict(self._state)
+        return self._epoch
+
+
+def _rank(
+    pykeen: ModuleType, model: Any, asked: NDArray[np.int64], known: Sequence[NDArray[np.int64]]
+) -> dict[str, float]:
+    """Rank heads and tails of triples among all entities, known true triples left out."""
+    import torch
+
+    others = [one for one in known if one is not asked]
+    results = pykeen.evaluation.RankBasedEvaluator(filtered=True).evaluate(
+        model=model,
+        mapped_triples=torch.from_numpy(asked.copy()),
+        additional_filter_triples=[torch.from_numpy(one.copy()) for one in others],
+        batch_size=256,
+        use_tqdm=False,
+    )
+    names = {"mrr": "inverse_harmonic_mean_rank", **{f"hits_at_{k}": f"hits@{k}" for k in HITS}}
+    return {ours: float(results.get_metric(theirs)) for ours, theirs in names.items()}
+
+
+def _finite(vectors: NDArray[np.float32], settings: VectorSettings) -> NDArray[np.float32]:
+    if not np.isfinite(vectors).all():
+        raise DataError(
+            f"training {settings.model} diverged: vectors are not finite",
+            f"lower the learning rate (it was {settings.learning_rate})",
+        )
+    return vectors
 
 
 def train_vectors(
@@ -103,12 +231,7 @@ def train_vectors(
     with pykeen_session() as pykeen:
         model = _fit(pykeen, _factory(graph), settings, progress)
         vectors = _entity_vectors(model)
-    if not np.isfinite(vectors).all():
-        raise DataError(
-            f"training {settings.model} diverged: vectors are not finite",
-            f"lower the learning rate (it was {settings.learning_rate})",
-        )
-    return vectors
+    return _finite(vectors, settings)
 
 
 def evaluate_vectors(
@@ -158,6 +281,7 @@ def _fit(
     factory: CoreTriplesFactory,
     settings: VectorSettings,
     progress: Progress | None,
+    watch: _Watch | None = None,
 ) -> Any:
     """Train one model by sampled negatives under the local closed world assumption (sLCWA)."""
     import torch
@@ -171,7 +295,10 @@ def _fit(
         automatic_memory_optimization=False,
         negative_sampler_kwargs={"num_negs_per_pos": settings.negatives},
     )
-    with tempfile.TemporaryDirectory() as scratch:  # PyKEEN makes its checkpoint folder always
+    with (
+        tempfile.TemporaryDirectory() as scratch,  # PyKEEN makes its checkpoint folder always
+        suppress(_Enough),
+    ):
         loop.train(
             triples_factory=factory,
             num_epochs=epochs,
@@ -182,7 +309,7 @@ def _fit(
             drop_last=False,
             pin_memory=False,
             checkpoint_directory=scratch,
-            callbacks=_callback(pykeen, epochs, progress),
+            callbacks=_callback(pykeen, model, epochs, progress, watch),
         )
     return model
 
@@ -241,12 +368,16 @@ def _real(values: Tensor) -> Tensor:
     return torch.view_as_real(rows).flatten(start_dim=1) if rows.is_complex() else rows
 
 
-def _callback(pykeen: ModuleType, epochs: int, progress: Progress | None) -> Any:
+def _callback(
+    pykeen: ModuleType, model: Any, epochs: int, progress: Progress | None, watch: _Watch | None
+) -> Any:
     class Reporter(pykeen.training.TrainingCallback):  # type: ignore[name-defined]
         def post_epoch(self, epoch: int, epoch_loss: float, **_: Any) -> None:
             if epoch == 1:  # what the first step imports comes late: see pykeen_session
                 gc.freeze()
             if progress is not None:
                 progress(epoch, epochs, float(epoch_loss))
+            if watch is not None:
+                watch.look(model, epoch, last=epoch == epochs)
 
     return Reporter()
