@@ -154,3 +154,15 @@ def test_a_difference_is_paired_by_sequence() -> None:
 def test_a_probe_that_asks_for_a_missing_stream_is_told() -> None:
     with pytest.raises(PluginError, match="stream 'texts', which this run does not have; did you"):
         list(ProbeContext(tiny_run("bert")).held_out("texts"))
+
+
+def test_views_are_all_sequences_once_and_nothing_is_masked() -> None:
+    run = tiny_run("bert")
+    context = ProbeContext(run)
+    for stream, data in run.prepared.streams.items():
+        parts = [list(context.views(stream, held_out=held)) for held in (False, True)]
+        numbers = [n for part in parts for view in part for n in view.numbers.tolist()]
+        assert sorted(numbers) == list(range(len(data.store)))
+        assert {n for view in parts[1] for n in view.numbers} == set(data.held_out.tolist())
+        (trained,) = parts[0]
+        assert run.prepared.tokenizer.mask_token_id not in trained.ids

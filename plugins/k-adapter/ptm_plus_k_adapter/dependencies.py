@@ -117,6 +117,9 @@ def merge(words: Sequence[Word], tokens: Sequence[Token]) -> list[Word]:
     Args:
         words: the words of a sentence, a tree.
         tokens: the tokens that hold several of them, in order, apart from each other.
+
+    Raises:
+        ValueError: the words are no tree.
     """
     token_of = {number: token for token in tokens for number in range(token.first, token.last + 1)}
     depth = _depths(words)
@@ -139,6 +142,8 @@ def _depths(words: Sequence[Word]) -> dict[int, int]:
     for number in heads:
         path = []
         while number not in depth:
+            if number in path:
+                raise ValueError(f"no tree: word {number} hangs on itself")
             path.append(number)
             number = heads[number]
         for one in reversed(path):
