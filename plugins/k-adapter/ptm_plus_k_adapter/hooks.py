@@ -282,9 +282,8 @@ class KAdapter:
                 left_out.update(self._left_out(task, view))
                 if not held_out:
                     trained.update(_answers(task, columns(view)).tolist())
-        asked = np.concatenate(
-            [_answers(task, columns(host.view)) for host in context.held_out(stream)]
-        )
+        found = (_answers(task, columns(host.view)) for host in context.held_out(stream))
+        asked = np.concatenate([np.zeros(0, dtype=np.int64), *found])
         commonest = max(trained, key=lambda one: (trained[one], -one), default=_NOTHING)
         unseen = {"unseen": sum(answer not in trained for answer in asked.tolist())}
         most_frequent = {"most_frequent": float(np.mean(asked == commonest))} if len(asked) else {}

@@ -299,6 +299,13 @@ def test_relations_that_no_sentence_of_training_has_are_counted(files, tmp_path)
     assert found["most_frequent"] == 0
 
 
+def test_with_nothing_held_out_nothing_is_asked(files):
+    run = adapted(files, **{"data.held_out": 1e-6})
+    for figures in figures_of(run).values():
+        assert figures["asked"] == 0
+        assert "accuracy" not in figures
+
+
 def test_what_is_not_asked_about_is_counted(files):
     short = {"prepare.max_length": 12, **SPLIT}
     run = adapted(files, family="roberta", **short)
