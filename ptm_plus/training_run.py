@@ -88,12 +88,12 @@ def _world(settings: RunSettings, device: str) -> Iterator[World]:
     accelerator: Accelerator = make_accelerator(settings.train.precision, device)
     world = World(accelerator)
     with ExitStack() as stack:
+        if world.size > 1:  # left to the interpreter's end, gloo's threads may abort the process
+            stack.callback(torch.distributed.destroy_process_group)
         if world.is_main:
             stack.enter_context(locked(settings.output))
         stack.enter_context(world.lost_processes())
         yield world
-    if world.size > 1:
-        torch.distributed.destroy_process_group()
 
 
 def _announce(

@@ -43,6 +43,8 @@ def test_numpy_and_safetensors_give_what_was_written(tmp_path, ids, dtype):
 def test_numpy_arrays_are_mapped_and_not_read(tmp_path, ids):
     np.save(tmp_path / "a.npy", VECTORS)
     assert isinstance(read_vectors(tmp_path / "a.npy", ids).vectors, np.memmap)
+    np.save(tmp_path / "b.npy", np.asfortranarray(VECTORS))
+    np.testing.assert_array_equal(read_vectors(tmp_path / "b.npy", ids).vectors, VECTORS)
 
 
 @pytest.mark.parametrize("header", ["4 3\n", ""])
@@ -97,11 +99,16 @@ def test_what_does_not_fit_is_refused(tmp_path, ids):
     with pytest.raises(DataError, match="3 vectors, but 4 ids"):
         read_vectors(tmp_path / "a.npy", ids)
     np.save(tmp_path / "b.npy", np.arange(4))
-    with pytest.raises(DataError, match=r"holds int64 of shape \[4\]"):
+    with pytest.raises(DataError, match=r"holds <i8 of shape \[4\]"):
         read_vectors(tmp_path / "b.npy", ids)
     np.save(tmp_path / "c.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="is no NumPy array"):
+    with pytest.raises(DataError, match=r"holds \|O of shape \[1\]"):
         read_vectors(tmp_path / "c.npy", ids)
+    np.save(tmp_path / "a.npy", VECTORS)
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="is no whole NumPy array"):
+        read_vectors(tmp_path / "a.npy", ids)
     (tmp_path / "d.npy").write_bytes(b"\x93NUMPY junk")
     with pytest.raises(DataError, match="is no NumPy array"):
         read_vectors(tmp_path / "d.npy", ids)

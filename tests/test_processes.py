@@ -264,9 +264,10 @@ try:
     trainer.fit()
 except EnvironmentProblem as error:
     print(error, flush=True)
-    sys.exit(error.exit_code)
+    code = error.exit_code
 """
         + TAIL
+        + "sys.exit(code)"
     )
     first, second = training(program)
     second.send_signal(signal.SIGKILL)
@@ -293,9 +294,10 @@ try:
     trainer.fit()
 except StopRequested as error:
     print(trainer.progress.step, flush=True)
-    sys.exit(error.exit_code)
+    code = error.exit_code
 """
         + TAIL
+        + "sys.exit(code)"
     )
     first, second = training(program)
     second.send_signal(signal.SIGUSR1)

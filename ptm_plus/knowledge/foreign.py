@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,15 @@ FORMATS = (".npy", ".safetensors", ".txt", ".vec")
 """Suffixes that are read; .txt and .vec are word2vec's text, which brings its ids."""
 
 _HEADER = re.compile(r"(\d{1,18}) (\d{1,9})")
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|]\w{1,9})', 'fortran_order': (True|False), "
+    rb"'shape': \(([\d, ]{0,60})\), \} *\n",
+    re.DOTALL,
+)
+"""How a NumPy file of vectors begins: matched, since ``numpy.load`` parses it as a program."""
+
 _FLOATS = ("float16", "float32", "float64")
+_NPY_FLOATS = ("<f2", "<f4", "<f8")
 _BLOCK = 65_536
 
 
@@ -92,23 +101,28 @@ def _single(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     return vectors if vectors.dtype in (np.float16, np.float32) else vectors.astype(np.float32)
 
 
-def _checked(vectors: NDArray[np.generic], path: Pathish) -> NDArray[np.floating]:
-    if vectors.ndim != 2 or vectors.dtype.name not in _FLOATS or 0 in vectors.shape:
-        raise DataError(
-            f"holds {vectors.dtype} of shape {list(vectors.shape)}",
-            "vectors are float16, float32 or float64, [rows, dimension]",
-            path=path,
-        )
-    return vectors  # type: ignore[return-value]
+def _no_vectors(dtype: object, shape: Sequence[int], path: Pathish) -> DataError:
+    return DataError(
+        f"holds {dtype} of shape {list(shape)}",
+        "vectors are float16, float32 or float64, [rows, dimension]",
+        path=path,
+    )
 
 
 def _read_npy(path: Pathish) -> NDArray[np.floating]:
     try:
-        return _checked(np.load(path, mmap_mode="r", allow_pickle=False), path)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise DataError(
-            f"is no NumPy array: {error}", "save it with numpy.save", path=path
-        ) from error
+        with open(path, "rb") as file:
+            found = _NPY.match(file.read(512))
+        if found is None:
+            raise DataError("is no NumPy array", "save it with numpy.save", path=path)
+        dtype, fortran, sizes = (group.decode() for group in found.groups())
+        shape = tuple(int(size) for size in sizes.split(",") if size.strip())
+        if dtype not in _NPY_FLOATS or len(shape) != 2 or 0 in shape:
+            raise _no_vectors(dtype, shape, path)
+        order: Literal["C", "F"] = "F" if fortran == "True" else "C"
+        return np.memmap(path, np.dtype(dtype), "r", found.end(), shape, order)
+    except (OSError, ValueError, OverflowError) as error:
+        raise DataError(f"is no whole NumPy array: {error}", path=path) from error
 
 
 def _read_safetensors(path: Pathish, tensor: str) -> NDArray[np.floating]:
@@ -119,7 +133,10 @@ def _read_safetensors(path: Pathish, tensor: str) -> NDArray[np.floating]:
             names = sorted(stored.keys())
             wanted = tensor or (names[0] if len(names) == 1 else "")
             if wanted in names:
-                return _checked(stored.get_tensor(wanted), path)
+                vectors = stored.get_tensor(wanted)
+                if vectors.ndim != 2 or vectors.dtype.name not in _FLOATS or 0 in vectors.shape:
+                    raise _no_vectors(vectors.dtype, vectors.shape, path)
+                return vectors
     except (OSError, SafetensorError, TypeError) as error:
         raise DataError(f"is no safetensors file of floats: {error}", path=path) from error
     raise SettingsError(
