@@ -29,7 +29,12 @@ BatchSize = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Triples a step; default: likewise.")
 ]
 Rate = Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate.")]
-Negatives = Annotated[int, typer.Option(metavar="N", min=1, help="Corrupted triples per true one.")]
+Negatives = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="Entities that the triples of a step are ranked against."
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")]
 Valid = Annotated[
@@ -62,7 +67,7 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: Rate = 0.01,
-    negatives: Negatives = 16,
+    negatives: Negatives = 256,
     seed: Seed = 0,
     device: Device = "auto",
     evaluate: Evaluate = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
@@ -19,14 +18,14 @@ from ptm_plus import EnvironmentProblem
 
 @contextmanager
 def pykeen_session() -> Iterator[ModuleType]:
-    """Give the ``pykeen`` package, with ``evaluation``, ``models`` and ``training`` imported.
+    """Give the ``pykeen`` package, with ``evaluation`` and ``models`` imported.
 
     Raises:
         EnvironmentProblem: PyKEEN is not installed.
     """
     with _quiet():
         pykeen = _import_pykeen()
-        with _own_randomness(), _cheap_collections():
+        with _own_randomness():
             yield pykeen
 
 
@@ -39,7 +38,6 @@ def _import_pykeen() -> ModuleType:
             os.environ.update({name: value or scratch for name, value in before.items()})
             import pykeen.evaluation
             import pykeen.models
-            import pykeen.training
     except ImportError as error:
         raise EnvironmentProblem(
             f"PyKEEN cannot be imported: {error}", 'pip install "ptm-plus[kg-fusion]"'
@@ -65,23 +63,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _cheap_collections() -> Iterator[None]:
-    """Set what exists aside from garbage collection.
-
-    PyKEEN collects after every epoch: 0.4 s each with its imports on the heap, twenty times what
-    an epoch of a small graph takes.
-    """
-    if gc.get_freeze_count():  # the caller has frozen, and it is not ours to thaw
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -36,7 +33,7 @@ class VectorSettings:
         epochs: passes over the triples; ``None`` for 2,000,000 / triples, within 20 … 100.
         batch_size: triples per optimizer step; ``None`` for triples / 8, within 64 … 4096.
         learning_rate: of Adam.
-        negatives: corrupted triples per true one.
+        negatives: entities drawn for each step; its triples are ranked against all of them.
         seed: of initial vectors, order and corruption.
         device: torch device.
         patience: stop when the ranks of the validation triples have not become better in so many
@@ -49,7 +46,7 @@ class VectorSettings:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float = 0.01
-    negatives: int = 16
+    negatives: int = 256
     seed: int = 0
     device: str = "cpu"
     patience: int = 0
@@ -126,50 +123,38 @@ def train_and_rank(
         raise SettingsError("early stopping needs validation triples", "give --valid FILE")
     with pykeen_session() as pykeen:
         known = [graph.triples, *([] if valid is None else [valid])]
+        model = _make_model(pykeen, _factory(graph), settings)
         watch = None
         if settings.patience and valid is not None:
-            watch = _Watch(
-                settings, lambda model: _rank(pykeen, model, valid, [graph.triples])["mrr"]
-            )
-        model = _fit(pykeen, _factory(graph), settings, progress, watch)
-        epochs = settings.epochs_for(len(graph.triples)) if watch is None else watch.restore(model)
+            watch = _Watch(settings, lambda: _rank(pykeen, model, valid, [graph.triples])["mrr"])
+        epochs = _fit(model, graph.triples, settings, progress, watch)
         asked = valid if test is None else test
         figures = {} if asked is None else _rank(pykeen, model, asked, known)
         vectors = _entity_vectors(model)
     return Trained(_finite(vectors, settings), epochs, figures)
 
 
-class _Enough(Exception):
-    """Training has not become better for long enough."""
-
-
 class _Watch:
     """Evaluates while training, and remembers the best weights."""
 
-    def __init__(self, settings: VectorSettings, measure: Callable[[Any], float]) -> None:
+    def __init__(self, settings: VectorSettings, measure: Callable[[], float]) -> None:
         self._settings = settings
         self._measure = measure
         self._best = -1.0
         self._state: dict[str, Any] = {}
         self._epoch = self._waited = 0
 
-    def look(self, model: Any, epoch: int, last: bool) -> None:
-        """Evaluate where it is due.
-
-        Raises:
-            _Enough: patience has run out.
-        """
+    def has_enough(self, model: Any, epoch: int, last: bool) -> bool:
+        """Evaluate where it is due, and tell whether patience has run out."""
         if epoch % self._settings.evaluate_every and not last:
-            return
-        score = self._measure(model)
-        model.train()
+            return False
+        score = self._measure()
         if score > self._best:
             self._best, self._epoch, self._waited = score, epoch, 0
             self._state = {name: value.clone() for name, value in model.state_dict().items()}
-            return
+            return False
         self._waited += 1
-        if self._waited >= self._settings.patience:
-            raise _Enough
+        return self._waited >= self._settings.patience
 
     def restore(self, model: Any) -> int:
         """Put the best weights back and return their epoch."""
@@ -229,7 +214,8 @@ def train_vectors(
     """
     settings = VectorSettings(**options)
     with pykeen_session() as pykeen:
-        model = _fit(pykeen, _factory(graph), settings, progress)
+        model = _make_model(pykeen, _factory(graph), settings)
+        _fit(model, graph.triples, settings, progress)
         vectors = _entity_vectors(model)
     return _finite(vectors, settings)
 
@@ -250,8 +236,9 @@ def evaluate_vectors(
         options: fields of ``VectorSettings``.
 
     Returns:
-        ``mrr``, ``hits_at_1``, ``hits_at_10`` over heads and tails, and ``held_out``, the number
-        of triples ranked. Ties count as the mean of their best and worst rank.
+        ``mrr``, ``hits_at_1``, ``hits_at_3``, ``hits_at_10`` over heads and tails, and
+        ``held_out``, the number of triples ranked. Ties count as the mean of their best and
+        worst rank.
 
     Raises:
         SettingsError: as ``train_vectors``, or ``held_out`` not between 0 and 1.
@@ -263,59 +250,47 @@ def evaluate_vectors(
     with pykeen_session() as pykeen:
         whole = _factory(graph)
         known, asked = whole.split([1.0 - held_out, held_out], random_state=settings.seed)
-        model = _fit(pykeen, known, settings, progress)
-        results = pykeen.evaluation.RankBasedEvaluator(filtered=True).evaluate(
-            model=model,
-            mapped_triples=asked.mapped_triples,
-            additional_filter_triples=[known.mapped_triples],
-            batch_size=256,
-            use_tqdm=False,
-        )
-    names = {"mrr": "inverse_harmonic_mean_rank", "hits_at_1": "hits@1", "hits_at_10": "hits@10"}
-    figures = {ours: float(results.get_metric(theirs)) for ours, theirs in names.items()}
+        model = _make_model(pykeen, known, settings)
+        triples = known.mapped_triples.numpy()
+        _fit(model, triples, settings, progress)
+        figures = _rank(pykeen, model, asked.mapped_triples.numpy(), [triples])
     return {**figures, "held_out": float(asked.num_triples)}
 
 
 def _fit(
-    pykeen: ModuleType,
-    factory: CoreTriplesFactory,
+    model: Any,
+    triples: NDArray[np.int64],
     settings: VectorSettings,
     progress: Progress | None,
     watch: _Watch | None = None,
-) -> Any:
-    """Train one model by sampled negatives under the local closed world assumption (sLCWA)."""
+) -> int:
+    """Train, and return the epochs up to the weights that were kept."""
     import torch
 
-    epochs = settings.epochs_for(factory.num_triples)
-    model = _make_model(pykeen, factory, settings).to(torch.device(settings.device))
-    loop = pykeen.training.SLCWATrainingLoop(
-        model=model,
-        triples_factory=factory,
-        optimizer=torch.optim.Adam(model.get_grad_params(), lr=settings.learning_rate),
-        automatic_memory_optimization=False,
-        negative_sampler_kwargs={"num_negs_per_pos": settings.negatives},
+    from ptm_plus_kg_fusion.shared_negatives import epochs
+
+    number = settings.epochs_for(len(triples))
+    losses = epochs(
+        model,
+        torch.from_numpy(triples.copy()),
+        number=number,
+        batch_size=settings.batch_size_for(len(triples)),
+        learning_rate=settings.learning_rate,
+        negatives=settings.negatives,
+        seed=settings.seed,
     )
-    with (
-        tempfile.TemporaryDirectory() as scratch,  # PyKEEN makes its checkpoint folder always
-        suppress(_Enough),
-    ):
-        loop.train(
-            triples_factory=factory,
-            num_epochs=epochs,
-            batch_size=settings.batch_size_for(factory.num_triples),
-            use_tqdm=False,
-            use_tqdm_batch=False,
-            num_workers=0,
-            drop_last=False,
-            pin_memory=False,
-            checkpoint_directory=scratch,
-            callbacks=_callback(pykeen, model, epochs, progress, watch),
-        )
-    return model
+    for epoch, loss in enumerate(losses, start=1):
+        if progress is not None:
+            progress(epoch, number, loss)
+        if watch is not None and watch.has_enough(model, epoch, last=epoch == number):
+            break
+    return number if watch is None else watch.restore(model)
 
 
 def _make_model(pykeen: ModuleType, factory: CoreTriplesFactory, settings: VectorSettings) -> Any:
-    """Build a PyKEEN model by name, with the loss that suits sampled negatives."""
+    """Build a PyKEEN model by name."""
+    import torch
+
     resolver = pykeen.models.model_resolver
     if resolver.normalize(settings.model) not in resolver.lookup_dict:
         names = sorted(kind.__name__ for kind in resolver.lookup_dict.values())
@@ -324,12 +299,10 @@ def _make_model(pykeen: ModuleType, factory: CoreTriplesFactory, settings: Vecto
             f"models: {', '.join(names)}",
         )
     try:
-        return resolver.make(
+        model = resolver.make(
             settings.model,
             triples_factory=factory,
             embedding_dim=settings.dimension,
-            loss="nssa",
-            loss_kwargs={"margin": 9.0, "adversarial_temperature": 1.0},
             random_seed=settings.seed,
         )
     except (AttributeError, TypeError, ValueError) as error:
@@ -337,6 +310,7 @@ def _make_model(pykeen: ModuleType, factory: CoreTriplesFactory, settings: Vecto
             f"PyKEEN model {settings.model!r} cannot be made from triples and a dimension: {error}",
             "take one that can: TransE, RotatE, DistMult, ComplEx, MuRE, …",
         ) from error
+    return model.to(torch.device(settings.device))
 
 
 def _factory(graph: Graph) -> CoreTriplesFactory:
@@ -366,18 +340,3 @@ def _real(values: Tensor) -> Tensor:
 
     rows = values.reshape(len(values), -1)
     return torch.view_as_real(rows).flatten(start_dim=1) if rows.is_complex() else rows
-
-
-def _callback(
-    pykeen: ModuleType, model: Any, epochs: int, progress: Progress | None, watch: _Watch | None
-) -> Any:
-    class Reporter(pykeen.training.TrainingCallback):  # type: ignore[name-defined]
-        def post_epoch(self, epoch: int, epoch_loss: float, **_: Any) -> None:
-            if epoch == 1:  # what the first step imports comes late: see pykeen_session
-                gc.freeze()
-            if progress is not None:
-                progress(epoch, epochs, float(epoch_loss))
-            if watch is not None:
-                watch.look(model, epoch, last=epoch == epochs)
-
-    return Reporter()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import random
 import subprocess
 import sys
@@ -100,18 +99,6 @@ def test_progress_is_called_once_per_epoch_with_falling_losses():
     train_vectors(GRAPH, **QUICK | {"epochs": 10}, progress=lambda *event: seen.append(event))
     assert [event[:2] for event in seen] == [(epoch, 10) for epoch in range(1, 11)]
     assert seen[-1][2] < seen[0][2]
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_garbage_collection_is_left_as_it_was(frozen):
-    gc.unfreeze()  # whatever another test or library has frozen
-    if frozen:
-        gc.freeze()
-    try:
-        train_vectors(GRAPH, **QUICK | {"epochs": 2})
-        assert (gc.get_freeze_count() > 0) is frozen
-    finally:
-        gc.unfreeze()
 
 
 def test_evaluation_ranks_held_out_triples_above_chance():
