@@ -36,6 +36,7 @@ import tomli_w
 
 from benchmarks.real_knowledge.data import read_questions, write_inputs, write_shuffled
 from benchmarks.real_knowledge.figures import BASE, summary, table
+from ptm_plus.files import file_sha256
 
 ROW_TOKENS, ROWS, FILL = 512, 4, 0.97
 """Tokens of a row, rows of a step, and the least share of them that packing fills."""
@@ -214,6 +215,8 @@ def pretrain(bench: Bench, run: str, seed: int) -> dict[str, Any]:
     ptm_plus("export", str(folder / "run"), "--to", str(folder / "model"))
     report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
     return {
+        "encoder": file_sha256(folder / "model" / "model.safetensors"),
+        "tokenizer": file_sha256(folder / "model" / "tokenizer.json"),
         "tokens": report["tokens"],
         "seconds": report["seconds"],
         "evaluation": report["evaluation"],
@@ -243,6 +246,7 @@ def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
         run: once(folder / run / "pretrained.json", lambda run=run: pretrain(bench, run, seed))
         for run in PLUGINS
     }
+    check(runs)
     scores = {}
     for name, arm in ARMS.items():
         file = folder / "scores" / f"{name.replace(' ', '-')}.json"
@@ -255,19 +259,25 @@ def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
 # What is told
 
 
-def tokens_of(seeds: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the tokens that each arm was pre-trained on; those of adapters come on top.
+def check(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check of a seed's runs what the comparison stands on.
 
     Raises:
-        SystemExit: arms that are to have equal tokens do not.
+        SystemExit: tokenizers or tokens differ, or the adapters' encoder is not the one without
+            plugins, bit for bit.
     """
-    found = {}
-    for name, arm in ARMS.items():
-        counted = {seed["runs"][arm.run]["tokens"] for seed in seeds}
-        found[name] = max(counted)
-    equal = {found[name] for name, arm in ARMS.items() if arm.run != "k-adapter"}
-    if max(equal) > 1.001 * min(equal):
-        raise SystemExit(f"the arms were not trained on equal tokens: {found}")
+    if len({one["tokenizer"] for one in runs.values()}) > 1:
+        raise SystemExit("the runs have different tokenizers")
+    if runs["k-adapter"]["encoder"] != runs["no-plugin"]["encoder"]:
+        raise SystemExit("the encoder beside the adapters has changed")
+    counted = {run: one["tokens"] for run, one in runs.items() if run != "k-adapter"}
+    if max(counted.values()) > 1.001 * min(counted.values()):
+        raise SystemExit(f"the runs were not trained on equal tokens: {counted}")
+
+
+def tokens_of(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return the tokens that each arm was pre-trained on; those of the adapters come on top."""
+    found = {name: runs[arm.run]["tokens"] for name, arm in ARMS.items()}
     found["k-adapter"] += found[BASE]
     return found
 
@@ -282,7 +292,7 @@ def document(bench: Bench, counted: Mapping[str, Any], seeds: list[dict[str, Any
         "machine": platform.processor() or platform.machine(),
         "options": options(bench),
         "data": counted,
-        "tokens": tokens_of(seeds),
+        "tokens": tokens_of(seeds[0]["runs"]),
         "summary": summary(scores),
         "seeds": seeds,
     }
@@ -308,7 +318,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/knowledge"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=3_000_000, help="for each encoder")
-    parser.add_argument("--adapter-tokens", type=int, default=1_500_000, help="for the adapters")
+    parser.add_argument("--adapter-tokens", type=int, default=1_000_000, help="for the adapters")
     parser.add_argument("--epochs", type=int, default=0, help="of the vectors")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -1,10 +1,10 @@
 """The data of the benchmark on real knowledge, with what the questions ask for taken out.
 
 The questions are FewRel's held-out sentences: two marked mentions, which relation? A linked
-sentence is left out of the text if it is one of them or shares eight words in a row with one, or if it
-mentions both entities of one, by id or by name. A triple between the two entities of any FewRel
-sentence, training or held-out, is left out of the graph: only with both halves gone do training
-sentences look like held-out ones.
+sentence leaves the text if it is one of them, shares eight words in a row with one, or mentions
+both entities of one, by id or by name. A triple between the two entities of any FewRel sentence,
+training or held-out, leaves the graph: with only one half gone, training sentences would not look
+like held-out ones.
 """
 
 from __future__ import annotations
