@@ -29,15 +29,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from benchmarks.real_knowledge.data import read_questions, write_inputs, write_shuffled
-from benchmarks.real_knowledge.figures import BASE, summary, table
+from benchmarks.real_knowledge.figures import BASE, compared, summary, table, told
 from ptm_plus.files import file_sha256
 
+MODEL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+}
 ROW_TOKENS, ROWS, FILL = 512, 4, 0.97
 """Tokens of a row, rows of a step, and the least share of them that packing fills."""
 
@@ -106,15 +113,7 @@ class Bench:
         settings: dict[str, Any] = {
             "plugins": PLUGINS[run],
             "output": str(folder / run / "run"),
-            "model": {
-                "family": "bert",
-                "config": {
-                    "hidden_size": 128,
-                    "num_hidden_layers": 4,
-                    "num_attention_heads": 4,
-                    "intermediate_size": 512,
-                },
-            },
+            "model": {"family": "bert", "config": dict(MODEL)},
             "prepare": {"max_length": 128, "workers": 1, "cache": str(self.output / "cache")},
             "batch": {"row_tokens": ROW_TOKENS, "rows": ROWS, "micro_rows": ROWS},
             "train": {
@@ -241,16 +240,16 @@ def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
     """Do whatever of a seed is not done; return its runs and scores."""
     folder = bench.folder(seed)
     for graph in ("graph", "shuffled"):
-        once(folder / f"{graph}.json", lambda graph=graph: train_vectors(bench, graph, seed))
+        once(folder / f"{graph}.json", partial(train_vectors, bench, graph, seed))
     runs = {
-        run: once(folder / run / "pretrained.json", lambda run=run: pretrain(bench, run, seed))
+        run: once(folder / run / "pretrained.json", partial(pretrain, bench, run, seed))
         for run in PLUGINS
     }
     check(runs)
     scores = {}
     for name, arm in ARMS.items():
         file = folder / "scores" / f"{name.replace(' ', '-')}.json"
-        scores[name] = once(file, lambda arm=arm: classify(bench, arm, seed))
+        scores[name] = once(file, partial(classify, bench, arm, seed))
         print(f"seed {seed}, {name}: {scores[name]['accuracy']:.3f}", file=sys.stderr, flush=True)
     return {"seed": seed, "runs": runs, "scores": scores}
 
@@ -294,6 +293,7 @@ def document(bench: Bench, counted: Mapping[str, Any], seeds: list[dict[str, Any
         "data": counted,
         "tokens": tokens_of(seeds[0]["runs"]),
         "summary": summary(scores),
+        "graph_against_shuffled": compared(scores["kg-fusion"], scores["shuffled graph"]),
         "seeds": seeds,
     }
 
@@ -329,13 +329,14 @@ def main() -> None:
         given.adapter_tokens,
         given.epochs,
     )
-    made_with = once(bench.output / "options.json", lambda: options(bench))
+    made_with = once(bench.output / "options.json", partial(options, bench))
     if made_with != options(bench):
         raise SystemExit(f"{bench.output} was made with {made_with}; name another --output")
-    counted = once(bench.output / "inputs.json", lambda: inputs(bench))
+    counted = once(bench.output / "inputs.json", partial(inputs, bench))
     seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
     found = document(bench, counted, seeds)
     print(table(found["summary"], found["tokens"]))
+    print("kg-fusion against the shuffled graph:", told(found["graph_against_shuffled"]))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

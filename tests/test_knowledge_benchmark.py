@@ -147,6 +147,8 @@ def test_differences_are_paired_by_seed() -> None:
     assert told[2] == "| no plugin | 3,000,000 | accuracy | 0.500 (0.100 to 0.900) | – | – |"
     assert told[4].startswith("| kg | 3,000,000 | accuracy | 0.603 (0.200 to 1.000) | +0.103 (+0.0")
     assert told[4].endswith("| higher |")
+    between = figures.compared(seeds(0.1, 0.2), seeds(0.2, 0.1))
+    assert figures.told(between).startswith("accuracy +0.000 (-1.271 to +1.271), difference: none")
 
 
 # ---------------------------------------------------------------------------------------------

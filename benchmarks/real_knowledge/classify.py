@@ -82,7 +82,9 @@ def encode(
         mentions.append([-1 if at is None else at for at in first])
         rows.append([index.get(one.entities[role], -1) for role in MARKS])
     answers = torch.tensor([relations.index(one.relation) for one in asked])
-    return Encoded(ids, *map(torch.tensor, (markers, mentions, rows)), answers, cut)
+    return Encoded(
+        ids, torch.tensor(markers), torch.tensor(mentions), torch.tensor(rows), answers, cut
+    )
 
 
 class FusedEncoder(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 BASE = "no plugin"
 
-Scores = Mapping[str, Sequence[Mapping[str, float]]]
-"""By arm, one entry of measures per seed."""
+Seeds = Sequence[Mapping[str, float]]
+"""The measures of an arm, seed by seed."""
 
 
 def macro_f1(predicted: Sequence[str], true: Sequence[str]) -> float:
@@ -44,7 +44,20 @@ def verdict(differences: Sequence[float]) -> str:
     return "higher" if found[0] > 0 else "lower"
 
 
-def summary(scores: Scores) -> dict[str, dict[str, Any]]:
+def compared(own: Seeds, base: Seeds) -> dict[str, dict[str, Any]]:
+    """Return by measure how far an arm is from another, seed by seed."""
+    found = {}
+    for measure in MEASURES:
+        apart = [one[measure] - other[measure] for one, other in zip(own, base, strict=True)]
+        found[measure] = {
+            "difference": statistics.mean(apart),
+            "interval": interval(apart),
+            "verdict": verdict(apart),
+        }
+    return found
+
+
+def summary(scores: Mapping[str, Seeds]) -> dict[str, dict[str, Any]]:
     """Return mean, spread, and difference to no plugin, by arm and measure.
 
     Args:
@@ -52,23 +65,27 @@ def summary(scores: Scores) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for arm, seeds in scores.items():
+        against = {} if arm == BASE else compared(seeds, scores[BASE])
         found[arm] = {}
         for measure in MEASURES:
             values = [seed[measure] for seed in seeds]
-            entry: dict[str, Any] = {
+            found[arm][measure] = {
                 "mean": statistics.mean(values),
                 "lowest": min(values),
                 "highest": max(values),
                 "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                **against.get(measure, {}),
             }
-            if arm != BASE:
-                base = [seed[measure] for seed in scores[BASE]]
-                apart = [own - other for own, other in zip(values, base, strict=True)]
-                entry["difference"] = statistics.mean(apart)
-                entry["interval"] = interval(apart)
-                entry["verdict"] = verdict(apart)
-            found[arm][measure] = entry
     return found
+
+
+def told(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what ``compared`` found, in words."""
+    parts = (
+        f"{title} {_apart(found[measure])}, difference: {found[measure]['verdict']}"
+        for measure, title in MEASURES.items()
+    )
+    return "; ".join(parts)
 
 
 def table(found: Mapping[str, Mapping[str, Any]], tokens: Mapping[str, int]) -> str:
