@@ -283,6 +283,8 @@ def tokens_of(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 def document(bench: Bench, counted: Mapping[str, Any], seeds: list[dict[str, Any]]) -> Any:
     """Return everything that is kept."""
+    from benchmarks.real_knowledge.classify import budget
+
     scores = {name: [seed["scores"][name] for seed in seeds] for name in ARMS}
     for seed in seeds:
         for one in seed["scores"].values():
@@ -290,6 +292,9 @@ def document(bench: Bench, counted: Mapping[str, Any], seeds: list[dict[str, Any
     return {
         "machine": platform.processor() or platform.machine(),
         "options": options(bench),
+        "encoder": MODEL,
+        "fine_tuning": budget(),
+        "arms": {name: vars(arm) for name, arm in ARMS.items()},
         "data": counted,
         "tokens": tokens_of(seeds[0]["runs"]),
         "summary": summary(scores),

@@ -38,6 +38,9 @@ from benchmarks.real_knowledge.data import (  # noqa: E402
     relation_rows,
 )
 
+statistics = pytest.mark.kg_fusion
+"""What needs scipy, which comes with that plugin's extra."""
+
 ASKED = Question(
     "Ada of Berga is the mother of the painter Bruno Berga.",
     {"head": (42, 53), "tail": (0, 12)},
@@ -114,6 +117,7 @@ def test_macro_f1_by_hand() -> None:
     )
 
 
+@statistics
 def test_the_interval_is_student_s() -> None:
     # mean 2, deviation 1, t(0.975, 2) = 4.30265 from the tables
     low, high = figures.interval([1.0, 2.0, 3.0]) or (0.0, 0.0)
@@ -121,6 +125,7 @@ def test_the_interval_is_student_s() -> None:
     assert figures.interval([1.0]) is None
 
 
+@statistics
 @pytest.mark.parametrize(
     ("differences", "said"),
     [
@@ -135,6 +140,7 @@ def test_a_difference_inside_the_spread_is_none(differences: list[float], said: 
     assert figures.verdict(differences) == said
 
 
+@statistics
 def test_differences_are_paired_by_seed() -> None:
     def seeds(*values: float) -> list[dict[str, float]]:
         return [{"accuracy": value, "macro_f1": value / 2} for value in values]
@@ -239,6 +245,29 @@ def test_tokens_of_adapters_come_on_top() -> None:
         3_000_000,
         4_000_000,
     )
+
+
+@pytest.mark.kg_fusion
+@pytest.mark.k_adapter
+def test_what_is_kept_is_json_and_compares_the_graph_with_the_shuffled_one(
+    bench: knowledge.Bench,
+) -> None:
+    seeds: list[dict[str, Any]] = [
+        {
+            "runs": runs(),
+            "scores": {
+                name: {"accuracy": seed + number, "macro_f1": 0.0, "predicted": ["P1"]}
+                for number, name in enumerate(knowledge.ARMS)
+            },
+        }
+        for seed in (0, 1)
+    ]
+    kept = json.loads(json.dumps(knowledge.document(bench, {}, seeds)))
+    places = list(knowledge.ARMS)
+    apart = places.index("kg-fusion") - places.index("shuffled graph")
+    assert kept["graph_against_shuffled"]["accuracy"]["difference"] == apart
+    assert kept["arms"]["kg-fusion"]["how"] == "fused"
+    assert "predicted" not in kept["seeds"][0]["scores"]["k-adapter"]
 
 
 # ---------------------------------------------------------------------------------------------

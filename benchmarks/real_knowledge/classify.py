@@ -35,6 +35,18 @@ EPOCHS, BATCH, RATE, WARMUP, DROPOUT, LONGEST = 3, 32, 5e-4, 0.1, 0.1, 128
 """The budget of fine-tuning, fixed by what it costs and never chosen by a score."""
 
 
+def budget() -> dict[str, float]:
+    """Return what fine-tuning may spend."""
+    return {
+        "epochs": EPOCHS,
+        "batch": BATCH,
+        "learning_rate": RATE,
+        "warmup": WARMUP,
+        "dropout": DROPOUT,
+        "longest": LONGEST,
+    }
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Questions as numbers.
@@ -220,8 +232,9 @@ def measure(
     asked = {entity for split in questions.values() for one in split for entity in one.pair}
     index = table.index(asked) if table else {}
     coded = {name: encode(split, tokenizer, relations, index) for name, split in questions.items()}
+    torch.manual_seed(seed)  # of the map that joins adapters
     body = reader(how, folder, table)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # of the classifier: the same for every arm
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = Classifier(body, config["hidden_size"], len(relations))
     pad = int(tokenizer.pad_token_id)
