@@ -1,0 +1,1 @@
+"""What the benchmark on real data is made of."""
