@@ -38,7 +38,12 @@ def test_from_text_to_a_model_with_a_new_language(tmp_path: Path) -> None:
         *("tokenizer", "extend", model, *texts(tmp_path, "eo"), "--pieces", 30, "-o", wider)
     )
     assert found["added"] == 30
-    assert found["model"] == {"rows_before": 200, "rows": 230}
+    assert found["model"] == {
+        "rows_before": 200,
+        "rows": 230,
+        "left_out": [],
+        "drawn_anew": [],
+    }
     again = run(
         *("train", files.settings, "--model", wider, "-q", "-o", tmp_path / "second"),
         *("--set", "prepare.max_length=64"),

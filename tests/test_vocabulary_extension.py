@@ -19,6 +19,7 @@ from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoTokenizer,
+    BertModel,
     BertTokenizer,
     RobertaTokenizer,
     XLMRobertaTokenizer,
@@ -278,7 +279,8 @@ def test_a_model_keeps_its_old_logits(
     assert not any(info.values())
     tokenizer = AutoTokenizer.from_pretrained(target)
     wanted = max(rows, len(tokenizer))
-    assert figures["model"] == {"rows_before": rows, "rows": wanted}
+    unchanged: dict[str, list[str]] = {"left_out": [], "drawn_anew": []}
+    assert figures["model"] == {"rows_before": rows, "rows": wanted, **unchanged}
     assert after.config.vocab_size == after.get_input_embeddings().weight.shape[0] == wanted
     assert after.get_output_embeddings().weight.shape[0] == wanted
     same = after.get_output_embeddings().weight is after.get_input_embeddings().weight
@@ -438,3 +440,13 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(PtmPlusError, match="safetensors"):
         extend(eo_request(source, tmp_path), tmp_path / "new", Silent())
     assert not (tmp_path / "new").exists()
+
+
+def test_weights_that_a_masked_language_model_has_not_are_named(tmp_path: Path) -> None:
+    source = saved(tmp_path / "old", "wordpiece")
+    plain = BertModel.from_pretrained(source, add_pooling_layer=True)
+    plain.save_pretrained(source)
+    figures = extend(eo_request(source, tmp_path), tmp_path / "new", Silent())
+    assert figures["model"]["left_out"] == ["pooler.dense.bias", "pooler.dense.weight"]
+    assert all(name.startswith("cls.predictions.") for name in figures["model"]["drawn_anew"])
+    assert figures["model"]["drawn_anew"]

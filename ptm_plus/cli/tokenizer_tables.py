@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from ptm_plus.cli.rendering import columns, named_rows
+from ptm_plus.errors import listed
 
 _RATES = (
     ("fertility", "fertility", "{:.2f}"),
@@ -80,8 +81,8 @@ def extension_table(document: Mapping[str, Any]) -> RenderableType:
         ("vocabulary", f"{document['vocabulary_before']:,} → {document['vocabulary']:,}"),
         ("added", added),
         *_asked(document),
-        ("model", _model(document["model"])),
-        ("most saved", _best(document["pieces"])),
+        *_model(document["model"]),
+        *([("most saved", best)] if (best := _best(document["pieces"])) else []),
     ]
     headings = ("language", "words", "tokens before", "after", "saved", "unknown", "split anew")
     rows = [
@@ -129,12 +130,17 @@ def _asked(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _model(rows: Mapping[str, int] | None) -> str:
-    if rows is None:
-        return "none; the tokenizer alone"
-    return f"{rows['rows_before']:,} → {rows['rows']:,} rows of embeddings"
+def _model(model: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if model is None:
+        return [("model", "none; the tokenizer alone")]
+    rows = [("model", f"{model['rows_before']:,} → {model['rows']:,} rows of embeddings")]
+    for name, key in (("left out", "left_out"), ("drawn anew", "drawn_anew")):
+        if model.get(key):
+            rows.append((name, f"{len(model[key]):,} weights: {listed(model[key])}"))
+    return rows
 
 
 def _best(pieces: list[Mapping[str, Any]]) -> str:
-    best = sorted(pieces, key=lambda one: -one["saved"])[:_SHOWN]
+    saving = [one for one in pieces if one["saved"]]
+    best = sorted(saving, key=lambda one: -one["saved"])[:_SHOWN]
     return "  ".join(one["text"] for one in best)

@@ -234,7 +234,7 @@ def _longest_inside(surface: str, known: Mapping[str, str]) -> str:
 
 def _write_model(
     source: str, starts: Mapping[int, Sequence[int]], draft: Path
-) -> dict[str, int] | None:
+) -> dict[str, Any] | None:
     """Write the model of a folder or hub name with rows for new ids; ``None`` without a model."""
     path = as_path(source)
     if path is not None and not (path / "config.json").is_file():
@@ -245,15 +245,35 @@ def _write_model(
     from ptm_plus.vocabulary.embeddings import grow
 
     settings = ModelSettings(path=source)
-    model = load_model(settings, load_config(settings))
-    rows = grow(model, starts)
-    model.set_attn_implementation("sdpa")
     logging.disable_progress_bar()
     try:
+        model = load_model(settings, load_config(settings))
+        rows = grow(model, starts)
+        model.set_attn_implementation("sdpa")
         model.save_pretrained(draft)
     finally:
         logging.enable_progress_bar()
-    return rows
+    if path is None:
+        return rows
+    before, after = (_weights(folder, f"{model.base_model_prefix}.") for folder in (path, draft))
+    return {**rows, "left_out": sorted(before - after), "drawn_anew": sorted(after - before)}
+
+
+def _weights(folder: Path, prefix: str) -> set[str]:
+    """Return the names of a folder's weights, with or without a head on top named alike.
+
+    Copies of others, which some files hold, are left out.
+    """
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            names |= {name.removeprefix(prefix) for name in weights.keys()}  # noqa: SIM118
+    return {name for name in names if not name.endswith(_COPIES)}
+
+
+_COPIES = ("decoder.weight", "decoder.bias", "embeddings.position_ids")
 
 
 def _check_old(tokenizer: PreTrainedTokenizerFast, folder: str) -> None:

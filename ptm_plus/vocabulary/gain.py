@@ -34,7 +34,7 @@ def new_characters(
                 counts[entry] += count
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        NewPiece(entry, saved=count)
+        NewPiece(entry)
         for entry, count in ordered[:most]
         if count >= at_least and entry.isprintable()
     ]

@@ -38,7 +38,7 @@ class NewPiece:
         text: as the vocabulary writes it (``▁haus``, ``##haus``).
         old: the old entries, or new characters, that spell it; empty for a new character.
         merge: the two entries that BPE joins; empty for other models and for characters.
-        saved: tokens that it saves on the text, or occurrences of a new character.
+        saved: tokens that it saves on the text; 0 for a character, which is there to be known.
     """
 
     text: str
