@@ -129,14 +129,18 @@ def _extend_vocabulary(model: Any, tokenizer: Any, tokens: list[ControlToken]) -
 
 
 def _start(weight: torch.Tensor, tokenizer: Any, token: ControlToken, row: int) -> torch.Tensor:
-    mean, spread = weight.mean(0), weight.std(0)
     if token.start == "mean":
-        return mean
+        return weight.mean(0)
     if token.start == "random":
-        generator = torch.Generator().manual_seed(row)
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return mean + noise * spread
+        return around_mean(weight, row)
     return weight[tokenizer.convert_tokens_to_ids(token.start)].clone()
+
+
+def around_mean(weight: torch.Tensor, row: int) -> torch.Tensor:
+    """Return a new row, drawn around the mean of others with their spread; the row seeds it."""
+    mean, spread = weight.mean(0), weight.std(0)
+    generator = torch.Generator().manual_seed(row)
+    return mean + torch.randn(mean.shape, generator=generator, dtype=mean.dtype) * spread
 
 
 def check_length(card: FamilyCard, config: Any, longest: int) -> None:

@@ -22,6 +22,7 @@ from ptm_plus.prepare.word_units import Characters
 __all__ = [
     "backend",
     "fingerprint",
+    "literal",
     "load_tokenizer",
     "ordinary_ids",
     "pieces",
@@ -94,7 +95,7 @@ def pieces(tokenizer: PreTrainedTokenizerFast | Tokenizer, texts: Sequence[str])
         texts: the texts, free of lone surrogates.
     """
     core = backend(tokenizer)
-    with _literal(core):
+    with literal(core):
         encodings = core.encode_batch(list(texts), add_special_tokens=False)
     counts = [len(encoding) for encoding in encodings]
     total = sum(counts)
@@ -136,7 +137,7 @@ def template(tokenizer: PreTrainedTokenizerFast) -> Template:
             "take the tokenizer of a masked language model",
         )
     core = backend(tokenizer)
-    with _literal(core):
+    with literal(core):
         one, two = core.encode("a"), core.encode("a", "a")
     prefix, _, suffix = _runs(one, (0,))
     pair_prefix, _, middle, _, pair_suffix = _runs(two, (0, 1))
@@ -202,7 +203,7 @@ def unknown_id(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> int:
 
 
 @contextmanager
-def _literal(core: Tokenizer) -> Iterator[None]:
+def literal(core: Tokenizer) -> Iterator[None]:
     """Take special tokens in text as plain text, and neither truncate nor pad, for a while."""
     special, truncation, padding = core.encode_special_tokens, core.truncation, core.padding
     core.encode_special_tokens = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ptm_plus.errors import DataError
@@ -40,21 +40,45 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, family: str) -> PreTr
     Raises:
         DataError: the texts hold nothing.
     """
-    sample = _sample(texts)
+    sample, special = _sample(texts), special_tokens(family)
     if family in _BYTE_LEVEL:
-        names = _ROBERTA_TOKENS if family in _SENTENCE_MARKS else _BERT_TOKENS
-        core = _byte_level(sample, vocabulary, list(names.values()))
+        core = byte_level(sample, vocabulary, special)
     elif family in _SENTENCE_MARKS:
-        names = _ROBERTA_TOKENS
-        core = _metaspace(sample, vocabulary, list(names.values()))
+        core = _metaspace(sample, vocabulary, special)
     else:
-        names = _BERT_TOKENS
-        core = _word_piece(sample, vocabulary, list(names.values()))
+        core = word_piece(sample, vocabulary, special)
+    return finished(core, family)
+
+
+def special_tokens(family: str) -> list[str]:
+    """Return a family's special tokens, in the order of their ids from 0."""
+    return list(_names(family).values())
+
+
+def unknown_token(special: Sequence[str]) -> str:
+    """Return the one of a family's special tokens that stands for what has no piece."""
+    return next(token for token in special if "unk" in token.lower())
+
+
+def finished(core: Tokenizer, family: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with the special tokens and the layout of a family.
+
+    Args:
+        core: a tokenizer whose first entries are the family's :func:`special_tokens`.
+        family: transformers model type.
+    """
+    names = _names(family)
+    core.add_special_tokens(list(names.values()))
     core.post_processor = _post_processor(core, names)
     return _wrap(core, names, two_types=names is _BERT_TOKENS and family not in _BYTE_LEVEL)
 
 
-def _byte_level(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
+def _names(family: str) -> dict[str, str]:
+    return _ROBERTA_TOKENS if family in _SENTENCE_MARKS else _BERT_TOKENS
+
+
+def byte_level(texts: Iterable[str], vocabulary: int, special: list[str]) -> Tokenizer:
+    """Train BPE over bytes; every text has its pieces."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     core = Tokenizer(models.BPE())
@@ -74,7 +98,7 @@ def _byte_level(texts: list[str], vocabulary: int, special: list[str]) -> Tokeni
 def _metaspace(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    core = Tokenizer(models.BPE(unk_token=special[3]))
+    core = Tokenizer(models.BPE(unk_token=unknown_token(special)))
     core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
@@ -93,17 +117,28 @@ def _metaspace(texts: list[str], vocabulary: int, special: list[str]) -> Tokeniz
     return core
 
 
-def _word_piece(texts: list[str], vocabulary: int, special: list[str]) -> Tokenizer:
+def word_piece(
+    texts: list[str], vocabulary: int, special: list[str], alphabet: list[str] | None = None
+) -> Tokenizer:
+    """Train BERT's WordPiece, with case and accents.
+
+    Args:
+        texts: the text.
+        vocabulary: number of entries.
+        special: special tokens; they get the first ids.
+        alphabet: characters that are known, sorted; by default the most frequent ones.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    core = Tokenizer(models.WordPiece(unk_token=special[1]))
+    core = Tokenizer(models.WordPiece(unk_token=unknown_token(special)))
     core.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    alphabet = _alphabet(texts, vocabulary // 6, vocabulary)
+    if alphabet is None:
+        alphabet = _alphabet(texts, vocabulary // 6, vocabulary)
     # The trainer numbers continuations in the order of a hash table, a new one in every process,
     # and breaks ties between merges by number. Named beforehand they have fixed numbers.
-    continuations = [f"##{character}" for character in alphabet if _inside_words(character)]
+    continuations = [f"##{character}" for character in alphabet if inside_words(character)]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         special_tokens=[*special, *continuations],
@@ -113,7 +148,7 @@ def _word_piece(texts: list[str], vocabulary: int, special: list[str]) -> Tokeni
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer=trainer)
-    whole = Tokenizer(models.WordPiece(core.get_vocab(), unk_token=special[1]))
+    whole = Tokenizer(models.WordPiece(core.get_vocab(), unk_token=unknown_token(special)))
     whole.normalizer, whole.pre_tokenizer = core.normalizer, core.pre_tokenizer
     whole.decoder = core.decoder
     whole.add_special_tokens(special)
@@ -135,7 +170,7 @@ def _alphabet(texts: list[str], size: int, vocabulary: int) -> list[str]:
     return sorted([one for one in frequent if one.isprintable() and not one.isspace()][:size])
 
 
-def _inside_words(character: str) -> bool:
+def inside_words(character: str) -> bool:
     """Return whether BERT's pre-tokenizer can leave a character after another one in a word."""
     return character.isalnum() and not "\u4e00" <= character <= "\u9fff"
 

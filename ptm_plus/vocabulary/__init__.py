@@ -1,0 +1,1 @@
+"""Vocabularies: trained on text, measured per language, extended without moving an old id."""
