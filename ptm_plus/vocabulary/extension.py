@@ -125,7 +125,7 @@ def _chosen(
     for one in counts.values():
         total.update(one)
     asked = Counter(part for word in words for part in old.words(f"a {word}")[1:])
-    letters = new_characters(old, asked, len(asked) * _LONGEST, 1)
+    letters = new_characters(old, asked, sum(map(len, asked)), 1)
     model = old.with_pieces(letters)
     whole, refused = new_words(model, words)
     model = model.with_pieces(whole)
