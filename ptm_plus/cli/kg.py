@@ -1,4 +1,4 @@
-"""``kg link``, ``check``, ``import`` and ``neighbours``; plugins add more, such as ``kg train``."""
+"""``kg link``, ``check``, ``score``, ``import`` and ``neighbours``; plugins add more commands."""
 
 from __future__ import annotations
 
@@ -97,6 +97,32 @@ def check(
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))
     if graph.text:
         require(ledger, fail_below)
+
+
+@app.command()
+@spread
+def score(
+    context: typer.Context,
+    graph: GraphFlags,
+    out: OutputFlags,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Most frequent mistakes shown.")
+    ] = 12,
+) -> None:
+    """Compare what names find with the mentions that the text comes with, by language.
+
+    Where not every mention of the text is marked, precision is at least what is shown; accuracy,
+    among links on marked characters, does not depend on that.
+
+    ptm-plus kg score --text gold.jsonl --labels labels.jsonl
+    """
+    outlet = open_outlet(context, out)
+    from ptm_plus.cli.kg_commands import score_files
+    from ptm_plus.cli.kg_tables import score_document, score_table
+
+    with stoppable("linking"):
+        scores = score_files(_request(graph), outlet.watch)
+    outlet.show({"languages": score_document(scores)}, lambda: score_table(scores, limit))
 
 
 @app.command("import")

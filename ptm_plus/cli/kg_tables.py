@@ -1,8 +1,9 @@
-"""The ledger of a graph as a table."""
+"""What ``kg`` tells, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,6 +11,9 @@ from rich.console import Group, RenderableType
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
 from ptm_plus.knowledge.ledger import Ledger
+from ptm_plus.knowledge.scores import LinkScores
+
+_SHARES = ("precision", "recall", "f1", "accuracy")
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -62,6 +66,39 @@ def _buckets(frequency: Mapping[str, int]) -> str:
         reach = first if low < 2 else f"{low}–{2 * low - 1}"
         words.append(f"{reach}×: {count:,}")
     return ", ".join(words)
+
+
+def score_document(scores: Mapping[str, LinkScores]) -> dict[str, Any]:
+    """Return the scores by language as plain values."""
+    names = [one.name for one in fields(LinkScores)] + list(_SHARES)
+    return {
+        language: {name: getattr(one, name) for name in names} for language, one in scores.items()
+    }
+
+
+def score_table(scores: Mapping[str, LinkScores], limit: int) -> RenderableType:
+    """Return the scores as a table, with the most frequent mistakes of each language."""
+    counts = ("gold", "without_name", "ambiguous", "linked", "right")
+    rows = [
+        (
+            language,
+            *(f"{getattr(one, name):,}" for name in counts),
+            *(f"{getattr(one, name):.3f}" for name in _SHARES),
+        )
+        for language, one in scores.items()
+    ]
+    headings = [name.replace("_", " ") for name in ("language", *counts, *_SHARES)]
+    mistakes = [
+        (f"{language}, {kind}", ", ".join(f"{word} {n:,}×" for word, n in most))
+        for language, one in scores.items()
+        for kind, words in (("wrong", one.wrong), ("missed", one.missed))
+        if (most := _most(words, limit))
+    ]
+    return Group(columns(headings, rows, right=headings[1:]), named_rows("most often", mistakes))
+
+
+def _most(words: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
+    return sorted(words.items(), key=lambda item: (-item[1], item[0]))[:limit]
 
 
 def neighbour_table(document: Mapping[str, Any], limit: int) -> RenderableType:
