@@ -120,12 +120,32 @@ def _extend_vocabulary(model: Any, tokenizer: Any, tokens: list[ControlToken]) -
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        output_biases(model)
     weight = model.get_input_embeddings().weight
     with torch.no_grad():
         for token in tokens:
             row = tokenizer.convert_tokens_to_ids(token.text)
             if row >= rows:  # a marker that the checkpoint already has is never restarted
                 weight[row] = _start(weight[:rows], tokenizer, token, row)
+
+
+def output_biases(model: Any) -> list[torch.Tensor]:
+    """Bring the output's biases to the length of its weights, in place, and return them.
+
+    A head of untied weights has one beside the output layer's, which resizing forgets: what is then
+    saved cannot be loaded again (transformers 5.23).
+    """
+    output = model.get_output_embeddings()
+    own = getattr(output, "bias", None)
+    biases = [] if own is None else [own]
+    head = next((one for one in model.modules() if output in one.children()), None)
+    beside = getattr(head, "bias", None)
+    if head is not None and isinstance(beside, torch.nn.Parameter) and beside is not own:
+        longer = beside.new_zeros(output.weight.shape[0])
+        longer[: len(beside)] = beside.detach()
+        head.bias = torch.nn.Parameter(longer)
+        biases.append(head.bias)
+    return biases
 
 
 def _start(weight: torch.Tensor, tokenizer: Any, token: ControlToken, row: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import FAMILIES, tiny_run
+from transformers import AutoModelForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from ptm_plus.components import ControlToken
 from ptm_plus.errors import EnvironmentProblem, SettingsError
@@ -149,6 +150,29 @@ def test_embeddings_never_shrink(checkpoint):
     same = build_backbone(settings, build_config(settings, fewer, 64), [], fewer, "fp32")
     assert bigger.get_input_embeddings().weight.shape[0] == rows + 1
     assert same.get_input_embeddings().weight.shape[0] == rows
+
+
+def test_an_untied_head_with_a_bias_of_its_own_grows_whole(checkpoint, tmp_path):
+    """What is saved is loaded again by plain transformers, with the same logits."""
+    home, _ = checkpoint
+    tokenizer = load_tokenizer(str(home))
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(
+        **size, vocab_size=len(tokenizer), intermediate_size=8, tie_word_embeddings=False
+    )
+    untied = RobertaForMaskedLM(config)
+    torch.nn.init.normal_(untied.lm_head.bias)
+    before = untied.lm_head.bias.detach().clone()
+    untied.save_pretrained(tmp_path / "untied")
+    tokenizer.add_tokens(["[A]"], special_tokens=True)
+    grown = from_folder(tmp_path / "untied", [ControlToken(text="[A]")], tokenizer)
+    grown.save_pretrained(tmp_path / "grown")
+    again = AutoModelForMaskedLM.from_pretrained(tmp_path / "grown").eval()
+    assert torch.equal(again.lm_head.bias[:-1], before)
+    ids = torch.tensor([[2, 5, len(tokenizer) - 1]])
+    with torch.no_grad():
+        grown.eval().set_attn_implementation("sdpa")
+        torch.testing.assert_close(again(ids).logits, grown(ids).logits)
 
 
 @pytest.mark.parametrize("harm", ["missing", "empty", "damaged", "cut"])

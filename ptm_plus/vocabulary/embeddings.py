@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ptm_plus.model import around_mean
+from ptm_plus.model import around_mean, output_biases
 
 
 def grow(model: Any, starts: Mapping[int, Sequence[int]]) -> dict[str, int]:
@@ -34,29 +34,11 @@ def grow(model: Any, starts: Mapping[int, Sequence[int]]) -> dict[str, int]:
     tables = [embeddings.weight]
     if output is not None and output.weight.data_ptr() != embeddings.weight.data_ptr():
         tables.append(output.weight)
-    biases = [] if output is None else _biases(model, output)
+    biases = [] if output is None else output_biases(model)
     with torch.no_grad():
         for table in [*tables, *(bias.unsqueeze(1) for bias in biases)]:
             _start(table, starts, old)
     return {"rows_before": rows, "rows": model.get_input_embeddings().weight.shape[0]}
-
-
-def _biases(model: Any, output: Any) -> list[torch.Tensor]:
-    """Return the output's biases at full length.
-
-    A head of untied weights has one beside the output layer's, which resizing forgets: what is then
-    saved cannot be loaded again (transformers 5.23).
-    """
-    own = getattr(output, "bias", None)
-    biases = [] if own is None else [own]
-    head = next((one for one in model.modules() if output in one.children()), None)
-    beside = getattr(head, "bias", None)
-    if head is not None and isinstance(beside, torch.nn.Parameter) and beside is not own:
-        longer = beside.new_zeros(output.weight.shape[0])
-        longer[: len(beside)] = beside.detach()
-        head.bias = torch.nn.Parameter(longer)
-        biases.append(head.bias)
-    return biases
 
 
 def _start(table: torch.Tensor, starts: Mapping[int, Sequence[int]], old: int) -> None:
