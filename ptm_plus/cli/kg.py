@@ -1,4 +1,4 @@
-"""``kg link``, ``check``, ``score``, ``import`` and ``neighbours``; plugins add more commands."""
+"""``kg link``, ``check``, ``score``, ``stats``, ``import``, ``neighbours``; plugins add more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptm_plus.bar_chart import check_suffix
 from ptm_plus.cli.external import OpenGroup
 from ptm_plus.cli.flags import Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
@@ -86,14 +87,21 @@ def check(
             help="Exit 4 where a smaller share of linked mentions is in the graph.",
         ),
     ] = 0.0,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="How often entities are linked, as .svg."),
+    ] = None,
 ) -> None:
     """Show how well graph, names, text and vectors fit together."""
     outlet = open_outlet(context, out)
+    check_suffix(plot)
     from ptm_plus.cli.kg_commands import check_files, require
-    from ptm_plus.cli.kg_tables import ledger_rows
+    from ptm_plus.cli.kg_tables import ledger_rows, write_frequencies
 
     with stoppable("checking"):
         ledger = check_files(_request(graph), vectors, outlet.watch)
+        if plot is not None:
+            write_frequencies(ledger, plot)
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))
     if graph.text:
         require(ledger, fail_below)
@@ -123,6 +131,31 @@ def score(
     with stoppable("linking"):
         scores = score_files(_request(graph), outlet.watch)
     outlet.show({"languages": score_document(scores)}, lambda: score_table(scores, limit))
+
+
+@app.command()
+@spread
+def stats(
+    context: typer.Context,
+    out: OutputFlags,
+    kg: Annotated[Names, typer.Option("--kg", help="Triples (TSV). Repeatable.")] = None,
+    labels: Annotated[Names, typer.Option("--labels", help="Names of entities.")] = None,
+    links: Annotated[Names, typer.Option("--links", help="Ids that are one (TSV).")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Relations shown.")] = 20,
+) -> None:
+    """Show what a graph and its names are like: sizes, degrees, parts, relations, ambiguity."""
+    outlet = open_outlet(context, out)
+    from ptm_plus.cli.kg_tables import stats_table
+    from ptm_plus.knowledge.graph import read_graph
+    from ptm_plus.knowledge.labels import read_labels
+    from ptm_plus.knowledge.stats import graph_stats
+
+    if not kg:
+        raise SettingsError("no graph was given", "give --kg FILE")
+    with stoppable("counting"), outlet.watch.task("count"):
+        names = read_labels(labels, links or ()) if labels else None
+        found = graph_stats(read_graph(kg, links or ()), names)
+    outlet.show(found.to_json(), lambda: stats_table(found, limit))
 
 
 @app.command("import")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 
+from ptm_plus.bar_chart import Panel, write_bars
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
 from ptm_plus.knowledge.ledger import Ledger
 from ptm_plus.knowledge.scores import LinkScores
+from ptm_plus.knowledge.stats import GraphStats
 
 _SHARES = ("precision", "recall", "f1", "accuracy")
 
@@ -60,12 +63,24 @@ def _vectors(ledger: Ledger) -> str:
 
 
 def _buckets(frequency: Mapping[str, int]) -> str:
-    words = []
-    for first, count in frequency.items():
-        low = int(first)
-        reach = first if low < 2 else f"{low}–{2 * low - 1}"
-        words.append(f"{reach}×: {count:,}")
-    return ", ".join(words)
+    return ", ".join(f"{_reach(first)}: {count:,}" for first, count in frequency.items())
+
+
+def _reach(first: str) -> str:
+    """Write out which counts a bucket holds: from its name to below the next power of two."""
+    low = int(first)
+    return f"{first}×" if low < 2 else f"{low}–{2 * low - 1}×"
+
+
+def write_frequencies(ledger: Ledger, path: Path) -> None:
+    """Draw how many entities of the graph are linked how often.
+
+    Raises:
+        EnvironmentProblem: the file cannot be written.
+    """
+    panel = Panel("entities", [list(ledger.frequency.values())])
+    title = f"how often the graph's {ledger.entities:,} entities are linked in the text"
+    write_bars(path, [title], [_reach(first) for first in ledger.frequency], [panel])
 
 
 def score_document(scores: Mapping[str, LinkScores]) -> dict[str, Any]:
@@ -99,6 +114,41 @@ def score_table(scores: Mapping[str, LinkScores], limit: int) -> RenderableType:
 
 def _most(words: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
     return sorted(words.items(), key=lambda item: (-item[1], item[0]))[:limit]
+
+
+def stats_table(stats: GraphStats, limit: int) -> RenderableType:
+    """Return what a graph is like as tables, with at most so many relations."""
+    degree = " · ".join(f"{name} {value:,.4g}" for name, value in stats.degree.items())
+    more = len(stats.by_relation) - limit
+    about = [
+        ("entities", f"{stats.entities:,}"),
+        ("triples", f"{stats.triples:,} · {stats.loops:,} loops"),
+        ("joined both ways", f"{stats.inverse_pairs:,} pairs of entities"),
+        ("degree", degree),
+        ("parts", f"{stats.components:,} · {stats.largest_component:,} entities in the largest"),
+        *(
+            (
+                f"names {language}",
+                f"{one.names:,} of {one.entities:,} entities ({one.entities / stats.entities:.1%}) "
+                f"· {one.ambiguous:,} ambiguous",
+            )
+            for language, one in stats.names.items()
+        ),
+        *(
+            [("without a name", f"{stats.without_name:,}")]
+            if stats.without_name is not None
+            else []
+        ),
+        ("relations", f"{stats.relations:,}" + (f", {more:,} not shown" if more > 0 else "")),
+    ]
+    rows = [
+        (relation, f"{count:,}", f"{count / stats.triples:.1%}")
+        for relation, count in list(stats.by_relation.items())[:limit]
+    ]
+    return Group(
+        named_rows("graph", about),
+        columns(("relation", "triples", "share"), rows, right=("triples", "share")),
+    )
 
 
 def neighbour_table(document: Mapping[str, Any], limit: int) -> RenderableType:

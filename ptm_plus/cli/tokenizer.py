@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ptm_plus.bar_chart import check_suffix
 from ptm_plus.cli.flags import Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.errors import SettingsError, nearest
@@ -130,8 +131,7 @@ def report(
     outlet = open_outlet(context, out)
     if len(tokenizers) > 2:
         raise SettingsError(f"{len(tokenizers)} tokenizers", "give one, or two to compare")
-    if plot is not None and plot.suffix != ".svg":
-        raise SettingsError(f"--plot {plot}: must end in .svg", "name an .svg file")
+    check_suffix(plot)
     from ptm_plus.cli.tokenizer_tables import report_table
     from ptm_plus.vocabulary.plot import write_plot
     from ptm_plus.vocabulary.reporting import make_report
