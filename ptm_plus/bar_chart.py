@@ -63,7 +63,7 @@ def write_bars(
 
 def _picture(series: Sequence[str], rows: Sequence[str], panels: Sequence[Panel]) -> Iterator[str]:
     step = _BAR * len(series) + _GAP
-    margin = 20 + _LETTER * max(map(len, rows), default=0)
+    margin = 26 + _LETTER * max(map(len, rows), default=0)
     width = max(margin + len(panels) * (_WIDTH + _FIGURES), 40 + _LETTER * max(map(len, series)))
     height = _TOP + step * len(rows) + _GAP
     yield (

@@ -67,7 +67,7 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: Rate = 0.01,
-    negatives: Negatives = 256,
+    negatives: Negatives = 128,
     seed: Seed = 0,
     device: Device = "auto",
     evaluate: Evaluate = False,

@@ -27,7 +27,7 @@ class TrainedVectors(Section):
     batch_size: int | None = Field(None, ge=1, description="Triples a step; by their number.")
     learning_rate: float = Field(0.01, gt=0, description="Adam's learning rate.")
     negatives: int = Field(
-        256, ge=1, description="Entities drawn for each step; its triples are ranked against them."
+        128, ge=1, description="Entities drawn for each step; its triples are ranked against them."
     )
     seed: int = Field(0, ge=0, description="Seed of the vectors' training.")
 

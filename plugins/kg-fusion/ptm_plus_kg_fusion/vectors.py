@@ -46,7 +46,7 @@ class VectorSettings:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float = 0.01
-    negatives: int = 256
+    negatives: int = 128
     seed: int = 0
     device: str = "cpu"
     patience: int = 0
