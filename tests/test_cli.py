@@ -258,7 +258,19 @@ def test_interrupting_prepare_is_a_stop_that_can_go_on(
     monkeypatch.setattr("ptm_plus.prepared.prepare", interrupted)
     said = refused(75, "prepare", files.settings)
     assert "nothing half-written" in said
-    assert "same command again" in said
+    assert "run the same command again to go on" in said
+
+
+def test_interrupting_what_keeps_nothing_says_that_it_starts_anew(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ptm_plus.cli.kg_commands.link_files", interrupted)
+    target = files.folder / "linked.jsonl"
+    said = refused(75, "kg", "link", "--text", files.text, "--labels", files.labels, "-o", target)
+    assert "run the same command again to start anew" in said
 
 
 def test_a_full_disk_and_too_little_memory_are_the_environment(

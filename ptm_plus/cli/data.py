@@ -29,7 +29,7 @@ def prepare(context: typer.Context, run: RunFlags, code: CodeFlag, output: Outpu
     """
     outlet = open_outlet(context, output)
     resolved = code.checked(run.resolve())
-    with stoppable("preparing"):
+    with stoppable("preparing", goes_on=True):
         from ptm_plus.prepared import prepare as prepare_run
 
         settings = _settings(resolved, outlet.watch)
@@ -57,7 +57,7 @@ def plan(
     """
     outlet = open_outlet(context, output)
     resolved = code.checked(run.resolve())
-    with stoppable("planning"):
+    with stoppable("planning", goes_on=True):
         from ptm_plus.cli.plan import make_plan
         from ptm_plus.cli.plan_tables import plan_tables
 
@@ -79,7 +79,7 @@ def preview(
     """Show masked sequences as the model will see them."""
     outlet = open_outlet(context, output)
     resolved = code.checked(run.resolve())
-    with stoppable("preparing"):
+    with stoppable("preparing", goes_on=True):
         from ptm_plus.cli.preview import make_preview
         from ptm_plus.cli.preview_text import preview_text
 

@@ -66,8 +66,12 @@ def open_outlet(context: typer.Context, flags: OutputFlags) -> Outlet:
 
 
 @contextmanager
-def stoppable(what: str) -> Iterator[None]:
-    """Turn Ctrl-C and its like into a stop that tells how to go on; all work so far is kept.
+def stoppable(what: str, *, goes_on: bool = False) -> Iterator[None]:
+    """Turn Ctrl-C and its like into a stop that tells what to do next.
+
+    Args:
+        what: is being done.
+        goes_on: the same command takes up what is done already.
 
     Raises:
         StopRequested: Ctrl-C was pressed, or another signal asked to stop.
@@ -77,5 +81,6 @@ def stoppable(what: str) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise StopRequested(
-            f"stopped while {what}; nothing half-written", "run the same command again to go on"
+            f"stopped while {what}; nothing half-written",
+            f"run the same command again to {'go on' if goes_on else 'start anew'}",
         ) from None

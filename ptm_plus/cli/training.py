@@ -144,7 +144,7 @@ def _interruptible(folder: Path) -> Iterator[None]:
         StopRequested: Ctrl-C was pressed, or another signal asked to stop.
     """
     try:
-        with stoppable("preparing"):
+        with stoppable("preparing", goes_on=True):
             yield
     except StopRequested as stop:
         if isinstance(stop.__context__, KeyboardInterrupt) and (folder / SETTINGS).is_file():
