@@ -22,21 +22,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
+from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_knowledge.data import read_questions, write_inputs, write_shuffled
-from benchmarks.real_knowledge.figures import BASE, compared, summary, table, told
+from benchmarks.steps import once, ptm_plus, trained
 from ptm_plus.files import file_sha256
 
 MODEL = {
@@ -45,6 +41,9 @@ MODEL = {
     "num_attention_heads": 4,
     "intermediate_size": 512,
 }
+TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+"""What is measured."""
+
 ROW_TOKENS, ROWS, FILL = 512, 4, 0.97
 """Tokens of a row, rows of a step, and the least share of them that packing fills."""
 
@@ -112,7 +111,6 @@ class Bench:
         tokens = self.adapter_tokens if adapter else self.tokens
         settings: dict[str, Any] = {
             "plugins": PLUGINS[run],
-            "output": str(folder / run / "run"),
             "model": {"family": "bert", "config": dict(MODEL)},
             "prepare": {"max_length": 128, "workers": 1, "cache": str(self.output / "cache")},
             "batch": {"row_tokens": ROW_TOKENS, "rows": ROWS, "micro_rows": ROWS},
@@ -150,35 +148,6 @@ def vectors_of(folder: Path, graph: str) -> Path:
 # What is done once
 
 
-def once(path: Path, make: Callable[[], Any]) -> Any:
-    """Return what a file of JSON says; make and write it whole if it is not there."""
-    if not path.exists():
-        made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.partial")
-        draft.write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
-        draft.replace(path)
-        print(f"done: {path}", file=sys.stderr, flush=True)
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def ptm_plus(*arguments: str) -> None:
-    """Run a command of the product in a process of its own, on one thread.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    finished = subprocess.run(
-        [sys.executable, "-m", "ptm_plus", *arguments, "--quiet"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode:
-        raise SystemExit(f"ptm-plus {' '.join(arguments)} failed:\n{finished.stderr}")
-
-
 def inputs(bench: Bench) -> dict[str, Any]:
     """Write the inputs and return what was counted."""
     folder = bench.output / "inputs"
@@ -196,23 +165,14 @@ def train_vectors(bench: Bench, graph: str, seed: int) -> dict[str, Any]:
     target = vectors_of(folder, graph)
     epochs = ("--epochs", str(bench.epochs)) if bench.epochs else ()
     given = ("--kg", str(path), "--output", str(target), "--seed", str(seed))
-    ptm_plus("kg", "train", *given, "--device", "cpu", *epochs)
+    ptm_plus("kg", "train", *given, "--device", "cpu", "--quiet", *epochs)
     return {"vectors": str(target)}
 
 
 def pretrain(bench: Bench, run: str, seed: int) -> dict[str, Any]:
-    """Train a run, or go on with it, export it, and return its report."""
+    """Train a run, or go on with it, export it, and return what is kept of its report."""
     folder = bench.folder(seed) / run
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "run" / "settings.toml").exists():
-        ptm_plus("resume", str(folder / "run"), "--device", "cpu")
-    else:
-        file = folder / "run.toml"
-        file.write_text(tomli_w.dumps(bench.settings(run, seed)), encoding="utf-8")
-        ptm_plus("train", str(file), "--device", "cpu", "--overwrite")
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    ptm_plus("export", str(folder / "run"), "--to", str(folder / "model"))
-    report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
+    report = trained(folder, bench.settings(run, seed))
     return {
         "encoder": file_sha256(folder / "model" / "model.safetensors"),
         "tokenizer": file_sha256(folder / "model" / "tokenizer.json"),
@@ -297,8 +257,8 @@ def document(bench: Bench, counted: Mapping[str, Any], seeds: list[dict[str, Any
         "arms": {name: vars(arm) for name, arm in ARMS.items()},
         "data": counted,
         "tokens": tokens_of(seeds[0]["runs"]),
-        "summary": summary(scores),
-        "graph_against_shuffled": compared(scores["kg-fusion"], scores["shuffled graph"]),
+        "summary": summary(scores, TITLES),
+        "graph_against_shuffled": compared(scores["kg-fusion"], scores["shuffled graph"], TITLES),
         "seeds": seeds,
     }
 
@@ -340,8 +300,8 @@ def main() -> None:
     counted = once(bench.output / "inputs.json", partial(inputs, bench))
     seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
     found = document(bench, counted, seeds)
-    print(table(found["summary"], found["tokens"]))
-    print("kg-fusion against the shuffled graph:", told(found["graph_against_shuffled"]))
+    print(table(found["summary"], found["tokens"], TITLES))
+    print("kg-fusion against the shuffled graph:", told(found["graph_against_shuffled"], TITLES))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -28,8 +28,7 @@ from ptm_plus.train import Trainer
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # behind what is installed: only the benchmarks come from there
 
-from benchmarks import knowledge  # noqa: E402
-from benchmarks.real_knowledge import figures  # noqa: E402
+from benchmarks import figures, knowledge, steps  # noqa: E402
 from benchmarks.real_knowledge.data import (  # noqa: E402
     Overlap,
     Question,
@@ -145,16 +144,21 @@ def test_differences_are_paired_by_seed() -> None:
     def seeds(*values: float) -> list[dict[str, float]]:
         return [{"accuracy": value, "macro_f1": value / 2} for value in values]
 
-    found = figures.summary({"no plugin": seeds(0.1, 0.5, 0.9), "kg": seeds(0.2, 0.61, 1.0)})
+    found = figures.summary(
+        {"no plugin": seeds(0.1, 0.5, 0.9), "kg": seeds(0.2, 0.61, 1.0)}, knowledge.TITLES
+    )
     one = found["kg"]["accuracy"]  # far apart over seeds, and yet 0.1 higher on each
     assert one["verdict"] == "higher"
     assert one["difference"] == pytest.approx(0.31 / 3)
-    told = figures.table(found, {"no plugin": 3_000_000, "kg": 3_000_000}).splitlines()
+    told = figures.table(found, {"no plugin": 3_000_000, "kg": 3_000_000}, knowledge.TITLES)
+    told = told.splitlines()
     assert told[2] == "| no plugin | 3,000,000 | accuracy | 0.500 (0.100 to 0.900) | – | – |"
     assert told[4].startswith("| kg | 3,000,000 | accuracy | 0.603 (0.200 to 1.000) | +0.103 (+0.0")
     assert told[4].endswith("| higher |")
-    between = figures.compared(seeds(0.1, 0.2), seeds(0.2, 0.1))
-    assert figures.told(between).startswith("accuracy +0.000 (-1.271 to +1.271), difference: none")
+    between = figures.compared(seeds(0.1, 0.2), seeds(0.2, 0.1), knowledge.TITLES)
+    assert figures.told(between, knowledge.TITLES).startswith(
+        "accuracy +0.000 (-1.271 to +1.271), difference: none"
+    )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -178,9 +182,9 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
     path = tmp_path / "one" / "a.json"
     with pytest.raises(SystemExit):
-        knowledge.once(path, fail)
+        steps.once(path, fail)
     assert not path.exists()
-    assert [knowledge.once(path, make), knowledge.once(path, fail)] == [{"a": 1}, {"a": 1}]
+    assert [steps.once(path, make), steps.once(path, fail)] == [{"a": 1}, {"a": 1}]
 
 
 def test_a_run_that_began_is_resumed(
@@ -200,7 +204,7 @@ def test_a_run_that_began_is_resumed(
         for name in ("report.json", "model.safetensors", "tokenizer.json"):
             (target / name).write_text(json.dumps(report))
 
-    monkeypatch.setattr(knowledge, "ptm_plus", command)
+    monkeypatch.setattr(steps, "ptm_plus", command)
     with pytest.raises(SystemExit):
         knowledge.pretrain(bench, "no-plugin", 0)
     assert knowledge.pretrain(bench, "no-plugin", 0)["tokens"] == 1

@@ -24,8 +24,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from benchmarks.figures import macro_f1
 from benchmarks.real_knowledge.data import Question
-from benchmarks.real_knowledge.figures import macro_f1
 from ptm_plus.knowledge import VectorTable
 from ptm_plus_k_adapter.files import AdaptedEncoder
 from ptm_plus_k_adapter.relations import MARKS, mark

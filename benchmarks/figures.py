@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 BASE = "no plugin"
 
 Seeds = Sequence[Mapping[str, float]]
 """The measures of an arm, seed by seed."""
+
+Titles = Mapping[str, str]
+"""The measures that are told of, and how they are called."""
 
 
 def macro_f1(predicted: Sequence[str], true: Sequence[str]) -> float:
@@ -44,10 +46,10 @@ def verdict(differences: Sequence[float]) -> str:
     return "higher" if found[0] > 0 else "lower"
 
 
-def compared(own: Seeds, base: Seeds) -> dict[str, dict[str, Any]]:
+def compared(own: Seeds, base: Seeds, titles: Titles) -> dict[str, dict[str, Any]]:
     """Return by measure how far an arm is from another, seed by seed."""
     found = {}
-    for measure in MEASURES:
+    for measure in titles:
         apart = [one[measure] - other[measure] for one, other in zip(own, base, strict=True)]
         found[measure] = {
             "difference": statistics.mean(apart),
@@ -57,17 +59,18 @@ def compared(own: Seeds, base: Seeds) -> dict[str, dict[str, Any]]:
     return found
 
 
-def summary(scores: Mapping[str, Seeds]) -> dict[str, dict[str, Any]]:
+def summary(scores: Mapping[str, Seeds], titles: Titles) -> dict[str, dict[str, Any]]:
     """Return mean, spread, and difference to no plugin, by arm and measure.
 
     Args:
         scores: of the same seeds, in the same order, for every arm.
+        titles: the measures.
     """
     found: dict[str, dict[str, Any]] = {}
     for arm, seeds in scores.items():
-        against = {} if arm == BASE else compared(seeds, scores[BASE])
+        against = {} if arm == BASE else compared(seeds, scores[BASE], titles)
         found[arm] = {}
-        for measure in MEASURES:
+        for measure in titles:
             values = [seed[measure] for seed in seeds]
             found[arm][measure] = {
                 "mean": statistics.mean(values),
@@ -79,26 +82,27 @@ def summary(scores: Mapping[str, Seeds]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def told(found: Mapping[str, Mapping[str, Any]]) -> str:
+def told(found: Mapping[str, Mapping[str, Any]], titles: Titles) -> str:
     """Return what ``compared`` found, in words."""
     parts = (
         f"{title} {_apart(found[measure])}, difference: {found[measure]['verdict']}"
-        for measure, title in MEASURES.items()
+        for measure, title in titles.items()
     )
     return "; ".join(parts)
 
 
-def table(found: Mapping[str, Mapping[str, Any]], tokens: Mapping[str, int]) -> str:
+def table(found: Mapping[str, Mapping[str, Any]], tokens: Mapping[str, int], titles: Titles) -> str:
     """Return the table of a summary.
 
     Args:
         found: what ``summary`` returned.
         tokens: that each arm was pre-trained on.
+        titles: the measures.
     """
     lines = ["| | tokens | measure | mean (lowest to highest) | against no plugin | difference |"]
     lines.append("|---|--:|---|---|---|---|")
     for arm, measures in found.items():
-        for measure, title in MEASURES.items():
+        for measure, title in titles.items():
             one = measures[measure]
             mean = f"{one['mean']:.3f} ({one['lowest']:.3f} to {one['highest']:.3f})"
             lines.append(

@@ -1,0 +1,267 @@
+"""What translation pairs are worth to a multilingual encoder on real text, over seeds.
+
+    python -m benchmarks.languages --data FOLDER --seeds 3 --output DIR --json languages.json
+
+The folder holds text (``text/``) and pairs (``parallel/``: Tatoeba, technical documentation, with
+English). Training has text of English, German, French and Spanish, and pairs of German and French;
+nothing of Italian, Dutch and Portuguese. In all but English, held-out Tatoeba sentences look for
+their English translations, and these for them, among some 300.
+
+For each seed the same small encoder is trained by ``ptm-plus train`` from scratch, at equal tokens:
+on the text without plugins; on the text and the halves of the pairs, each as a text of its own,
+without plugins, which tells what the sentences are worth apart from their being paired; with
+``tlm``; with ``cross-lingual``; with both. Each is exported, and ``ptm-plus evaluate`` asks.
+
+Everything finished is a file in the output folder, and is not done again: start a killed benchmark
+once more, and ``ptm-plus resume`` goes on from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from benchmarks.figures import BASE, compared, summary, table, told
+from benchmarks.real_languages.data import GROUPS, TATOEBA, TEXTS, write_inputs
+from benchmarks.steps import once, ptm_plus, trained
+
+MODEL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+}
+LAYER = 2
+"""Whose states are compared: the middle one, chosen before anything was measured."""
+
+VOCABULARY, ROW_TOKENS, ROWS = 8_000, 512, 2
+TITLES = {"pairs": "pairs and text", "text": "text only", "nothing": "neither"}
+"""The groups of languages, by what training has of them."""
+
+HALVES = "pairs as text"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the table.
+
+    Attributes:
+        plugins: names.
+        data: what it is given besides the text: ``pairs``, their ``halves`` as text, or nothing.
+    """
+
+    plugins: tuple[str, ...] = ()
+    data: str = ""
+
+
+ARMS = {
+    BASE: Arm(),
+    HALVES: Arm(data="halves"),
+    "tlm": Arm(("tlm",), "pairs"),
+    "cross-lingual": Arm(("cross-lingual",), "pairs"),
+    "tlm, cross-lingual": Arm(("cross-lingual", "tlm"), "pairs"),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where everything is, and how much of it.
+
+    Attributes:
+        data: the folder of the data.
+        output: the folder of the benchmark.
+        tokens: that each encoder is trained on.
+    """
+
+    data: Path
+    output: Path
+    tokens: int
+
+    @property
+    def inputs(self) -> Path:
+        """The folder of what the runs read."""
+        return self.output / "inputs"
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.output / f"seed-{seed}" / arm.replace(", ", "+").replace(" ", "-")
+
+    def texts(self) -> list[Path]:
+        """Return the files of text."""
+        return [self.inputs / f"text.{language}.jsonl" for language in TEXTS]
+
+    def settings(self, arm: str, seed: int, steps: int) -> dict[str, Any]:
+        """Return the settings of a run."""
+        chosen = ARMS[arm]
+        data: dict[str, Any] = {"text": [str(path) for path in self.texts()]}
+        if chosen.data == "halves":
+            data["text"].append(str(self.inputs / "halves.jsonl"))
+        if chosen.data == "pairs":
+            data["pairs"] = [str(self.inputs / "pairs.tsv")]
+        return {
+            "plugins": list(chosen.plugins),
+            "data": data,
+            "model": {"family": "xlm-roberta", "config": dict(MODEL)},
+            "tokenizer": {"path": str(self.inputs / "tokenizer")},
+            "prepare": {"max_length": 128, "workers": 1, "cache": str(self.output / "cache")},
+            "batch": {"row_tokens": ROW_TOKENS, "rows": ROWS, "micro_rows": ROWS},
+            "train": {
+                "steps": steps,
+                "lr": 1e-3,
+                "seed": seed,
+                "threads": 1,
+                "log_every": 50,
+            },
+        }
+
+
+# ---------------------------------------------------------------------------------------------
+# What is done once
+
+
+def make_inputs(bench: Bench) -> dict[str, Any]:
+    """Write the inputs, train the tokenizer on them, and return what was counted."""
+    bench.inputs.mkdir(parents=True, exist_ok=True)
+    counted = write_inputs(bench.data, bench.inputs)
+    files = [*bench.texts(), bench.inputs / "halves.jsonl"]
+    given = [part for path in files for part in ("--text", str(path))]
+    output = str(bench.inputs / "tokenizer")
+    ptm_plus("tokenizer", "train", *given, "--vocabulary", str(VOCABULARY), "--output", output)
+    return counted
+
+
+def steps_of(bench: Bench, arm: str) -> int:
+    """Return how many steps hold the tokens of an arm, from how full its plan says rows are."""
+    file = bench.output / "plans" / f"{bench.folder(arm, 0).name}.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    settings = {**bench.settings(arm, 0, 1000), "output": str(bench.output / "plans" / "run")}
+    file.write_text(tomli_w.dumps(settings), encoding="utf-8")
+    plan = json.loads(ptm_plus("plan", str(file), "--prepare", "--json"))
+    strata = [one for stream in plan["streams"] for one in stream["strata"]]
+    filled = sum(one["share"] * one["fill"] for one in strata)
+    return round(bench.tokens / (filled * ROW_TOKENS * ROWS))
+
+
+def train(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
+    """Train a run, or go on with it, export it, and return what is kept of its report."""
+    steps = once(
+        bench.output / "plans" / f"{bench.folder(arm, 0).name}.json", partial(steps_of, bench, arm)
+    )
+    report = trained(bench.folder(arm, seed), bench.settings(arm, seed, steps))
+    return {name: report[name] for name in ("tokens", "seconds", "evaluation")}
+
+
+def retrieve(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
+    """Ask an encoder for translations; return the accuracy by language and by group."""
+    model = str(bench.folder(arm, seed) / "model")
+    files = [str(bench.inputs / f"questions.{language}.tsv") for language in TATOEBA]
+    given = [part for path in files for part in ("--pairs", path)]
+    asked = ("--probe", "retrieval", "--layer", str(LAYER), "--device", "cpu", "--json")
+    found = json.loads(ptm_plus("evaluate", model, *asked, *given))
+    return by_group(accuracies(found))
+
+
+def accuracies(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean accuracy of both directions by language, from what ``evaluate`` printed."""
+    raise NotImplementedError
+
+
+def by_group(accuracy: Mapping[str, float]) -> dict[str, Any]:
+    """Return the means over groups of languages, and the languages."""
+    means = {
+        group: statistics.mean(accuracy[language] for language in languages)
+        for group, languages in GROUPS.items()
+    }
+    return {**means, "languages": dict(accuracy)}
+
+
+def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
+    """Do whatever of a seed is not done; return its runs and scores."""
+    runs, scores = {}, {}
+    for arm in ARMS:
+        folder = bench.folder(arm, seed)
+        runs[arm] = once(folder / "trained.json", partial(train, bench, arm, seed))
+        scores[arm] = once(folder / "scores.json", partial(retrieve, bench, arm, seed))
+        said = ", ".join(f"{title} {scores[arm][group]:.3f}" for group, title in TITLES.items())
+        print(f"seed {seed}, {arm}: {said}", file=sys.stderr, flush=True)
+    check(runs)
+    return {"seed": seed, "runs": runs, "scores": scores}
+
+
+# ---------------------------------------------------------------------------------------------
+# What is told
+
+
+def check(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the runs of a seed were trained on equal tokens.
+
+    Raises:
+        SystemExit: they were not.
+    """
+    counted = {arm: one["tokens"] for arm, one in runs.items()}
+    if max(counted.values()) > 1.01 * min(counted.values()):
+        raise SystemExit(f"the runs were not trained on equal tokens: {counted}")
+
+
+def document(bench: Bench, counted: Mapping[str, Any], seeds: Sequence[dict[str, Any]]) -> Any:
+    """Return everything that is kept."""
+    scores = {arm: [seed["scores"][arm] for seed in seeds] for arm in ARMS}
+    paired = (arm for arm in ARMS if ARMS[arm].data == "pairs")
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "options": options(bench),
+        "encoder": {**MODEL, "vocabulary": VOCABULARY, "layer": LAYER},
+        "data": counted,
+        "tokens": {arm: one["tokens"] for arm, one in seeds[0]["runs"].items()},
+        "summary": summary(scores, TITLES),
+        "against_pairs_as_text": {
+            arm: compared(scores[arm], scores[HALVES], TITLES) for arm in paired
+        },
+        "seeds": list(seeds),
+    }
+
+
+def options(bench: Bench) -> dict[str, int]:
+    """Return what an output folder was made with."""
+    return {"tokens": bench.tokens}
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=Path("runs/languages"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=3_000_000, help="for each encoder")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    bench = Bench(given.data.resolve(), given.output.resolve(), given.tokens)
+    made_with = once(bench.output / "options.json", partial(options, bench))
+    if made_with != options(bench):
+        raise SystemExit(f"{bench.output} was made with {made_with}; name another --output")
+    counted = once(bench.output / "inputs.json", partial(make_inputs, bench))
+    seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
+    found = document(bench, counted, seeds)
+    print(table(found["summary"], found["tokens"], TITLES))
+    for arm, apart in found["against_pairs_as_text"].items():
+        print(f"{arm} against {HALVES}:", told(apart, TITLES))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

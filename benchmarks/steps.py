@@ -1,0 +1,64 @@
+"""Steps of a long benchmark: what is finished is a file, and is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+
+def once(path: Path, make: Callable[[], Any]) -> Any:
+    """Return what a file of JSON says; make and write it whole if it is not there."""
+    if not path.exists():
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.partial")
+        draft.write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
+        draft.replace(path)
+        print(f"done: {path}", file=sys.stderr, flush=True)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def ptm_plus(*arguments: str) -> str:
+    """Run a command of the product in a process of its own, on one thread; return its output.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    finished = subprocess.run(
+        [sys.executable, "-m", "ptm_plus", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise SystemExit(f"ptm-plus {' '.join(arguments)} failed:\n{finished.stderr}")
+    return finished.stdout
+
+
+def trained(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a run, or go on with it, export it, and return its report.
+
+    Args:
+        folder: gets ``run`` and ``model``.
+        settings: of the run, without its output.
+    """
+    run, model, file = folder / "run", folder / "model", folder / "run.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    if (run / "settings.toml").exists():
+        ptm_plus("resume", str(run), "--device", "cpu", "--quiet")
+    else:
+        file.write_text(tomli_w.dumps({**settings, "output": str(run)}), encoding="utf-8")
+        ptm_plus("train", str(file), "--device", "cpu", "--overwrite", "--quiet")
+    shutil.rmtree(model, ignore_errors=True)
+    ptm_plus("export", str(run), "--to", str(model), "--quiet")
+    report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    return report

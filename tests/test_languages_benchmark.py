@@ -1,0 +1,100 @@
+"""The benchmark on real languages: how it splits, what is equal between its arms, what it reads."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # behind what is installed: only the benchmarks come from there
+
+from benchmarks import languages  # noqa: E402
+from benchmarks.real_languages.data import (  # noqa: E402
+    GROUPS,
+    TATOEBA,
+    TRAINED,
+    Pair,
+    is_asked,
+    key,
+    questions_of,
+    training_of,
+)
+
+sentences = st.sampled_from([f"{word} {number}" for word in "ab" for number in range(12)])
+pairs = st.lists(st.builds(Pair, sentences, sentences, st.sampled_from(sorted(TATOEBA))))
+
+
+@given(pairs, pairs)
+def test_no_sentence_is_on_both_sides(tatoeba: list[Pair], documentation: list[Pair]) -> None:
+    questions = questions_of(tatoeba)
+    left_out: Counter[str] = Counter()
+    trained = list(training_of(tatoeba, documentation, questions, left_out))
+    asked = [pair for of_language in questions.values() for pair in of_language]
+    assert not {half for one in trained for half in one.keys} & {
+        half for one in asked for half in one.keys
+    }
+    assert {one.language for one in trained} <= set(TRAINED)
+    kept = sum(not is_asked(one.english) for one in tatoeba) + len(documentation)
+    assert len(trained) + left_out.total() == kept
+
+
+@given(pairs)
+def test_a_sentence_is_asked_about_once_and_has_one_answer(tatoeba: list[Pair]) -> None:
+    for language, asked in questions_of(tatoeba).items():
+        assert all(one.language == language for one in asked)
+        halves = [half for one in asked for half in set(one.keys)]
+        assert len(set(halves)) == len(halves)
+
+
+def test_sentences_are_compared_by_letters_and_digits() -> None:
+    assert key("It's 5 o'clock!") == key("its 5 O’CLOCK") == "its5oclock"
+    assert is_asked("It's late.") == is_asked("it's late")
+
+
+def test_every_language_is_in_one_group() -> None:
+    assert sorted(one for group in GROUPS.values() for one in group) == sorted(TATOEBA)
+    found = languages.by_group({language: float(language == "es") for language in TATOEBA})
+    assert (found["pairs"], found["text"], found["nothing"]) == (0.0, 1.0, 0.0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> languages.Bench:
+    return languages.Bench(Path("data"), tmp_path, 3_000_000)
+
+
+def test_arms_differ_in_plugins_and_data_alone(bench: languages.Bench) -> None:
+    def rest(arm: str) -> dict[str, Any]:
+        return {**bench.settings(arm, 1, 500), "plugins": [], "data": {}}
+
+    assert all(rest(arm) == rest("no plugin") for arm in languages.ARMS)
+    data = {arm: bench.settings(arm, 1, 500)["data"] for arm in languages.ARMS}
+    texts = data["no plugin"]["text"]
+    assert data["pairs as text"] == {"text": [*texts, str(bench.inputs / "halves.jsonl")]}
+    for arm in ("tlm", "cross-lingual", "tlm, cross-lingual"):
+        assert data[arm] == {"text": texts, "pairs": [str(bench.inputs / "pairs.tsv")]}
+
+
+def test_steps_follow_from_how_full_rows_are(
+    bench: languages.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a quarter of the rows is half full, the rest is full: 0.875 x 512 x 2 = 896 tokens a step
+    strata = (
+        [{"share": 0.75, "fill": 1.0}],
+        [{"share": 0.2, "fill": 0.5}, {"share": 0.05, "fill": 0.5}],
+    )
+    plan = {"streams": [{"strata": one} for one in strata]}
+    monkeypatch.setattr(languages, "ptm_plus", lambda *_: languages.json.dumps(plan))
+    assert languages.steps_of(replace(bench, tokens=896_000), "tlm") == 1000
+
+
+def test_unequal_tokens_are_refused() -> None:
+    languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1009}})
+    with pytest.raises(SystemExit, match="equal tokens"):
+        languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1011}})
