@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ptm_plus.allocation import keep_freed_memory
 from ptm_plus.evaluation import evaluate
 from ptm_plus.identity import versions
 from ptm_plus.initialisation import start_from
@@ -58,6 +59,8 @@ def train(
         torch.set_num_threads(settings.train.threads)
     torch.use_deterministic_algorithms(settings.train.deterministic)
     with _world(settings, device) as world:
+        if world.accelerator.device.type == "cpu":
+            keep_freed_memory()
         settings = _announce(world, settings, watch, resume)
         run = launch(settings, watch, world.accelerator.device)
         self_check(run)
