@@ -470,6 +470,10 @@ class Objective:
         weight: factor on the mean.
         streams: streams where it applies; empty for all; ``None`` for those that name it.
         takes_over: name of another objective that this one replaces on the same streams.
+        reads: whose states it reads after the last block: of ``all`` tokens, or of ``predicted``
+            ones alone. Where all objectives of a micro-batch say the latter, the last block's
+            feed-forward leaves the other tokens out: ``top`` and the last of ``blocks`` are zero
+            there.
     """
 
     name: str
@@ -478,6 +482,7 @@ class Objective:
     weight: float = 1.0
     streams: tuple[str, ...] | None = None
     takes_over: str = ""
+    reads: Literal["all", "predicted"] = "all"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class _Pass:
     batch: MicroBatch
     taps: bool
     silent: frozenset[str]
+    only: Tensor | None
     outputs: dict[int, Tensor] = field(default_factory=dict)
     left: dict[str, dict[tuple[str, int], Tensor]] = field(default_factory=dict)
 
@@ -148,6 +149,7 @@ class Encoder(nn.Module):
         *,
         taps: bool = True,
         rules: Sequence[Rule] = (),
+        only: Tensor | None = None,
     ) -> States:
         """Run one pass.
 
@@ -155,8 +157,10 @@ class Encoder(nn.Module):
             batch: the micro-batch.
             taps: whether taps run.
             rules: further visibility rules.
+            only: ``[K]`` tokens whose states are wanted; the others' may be zero after the last
+                block.
         """
-        running = _Pass(batch, taps, self._silent)
+        running = _Pass(batch, taps, self._silent, only if self._narrows else None)
         active = [
             c
             for c in self.inputs
@@ -177,6 +181,9 @@ class Encoder(nn.Module):
                 if self._runs(owner):
                     top = self._run_tap(owner, running, self.blocks, top)
         outputs = [running.outputs[place] for place in range(self.blocks)]
+        if running.only is not None and not self.card.tail_returns:
+            top = _at(running.only, top, len(batch))
+            outputs[-1] = _at(running.only, outputs[-1], len(batch))
         project = self.backbone.get_output_embeddings()
         return States(top, outputs, running.left, self.logits, project)
 
@@ -290,6 +297,25 @@ class Encoder(nn.Module):
                         module.register_forward_hook(self._after(owner, place))
         for place, block in enumerate(blocks):
             block.register_forward_hook(self._keeper(place))
+        last = len(blocks) - 1
+        tapped = any(t.component.site == "top" or last in _places(t, len(blocks)) for t in taps)
+        self._narrows = bool(self.card.tail) and not tapped
+        if self._narrows:
+            tail = blocks[last].get_submodule(self.card.tail)
+            tail.register_forward_pre_hook(self._narrowed)
+            if self.card.tail_returns:
+                tail.register_forward_hook(self._widened)
+
+    def _narrowed(self, module: nn.Module, arguments: tuple[Any, ...]) -> Any:
+        """Take the wanted tokens' states alone into the last block's tail."""
+        only = self._cell[-1].only if self._cell else None
+        return None if only is None else tuple(states[:, only] for states in arguments)
+
+    def _widened(self, module: nn.Module, arguments: Any, output: Tensor) -> Any:
+        running = self._cell[-1] if self._cell else None
+        if running is None or running.only is None:
+            return None
+        return _at(running.only, output[0], len(running.batch))[None]
 
     @staticmethod
     def _check_block(owner: Contribution[Tap], index: int, blocks: int) -> None:
@@ -343,6 +369,15 @@ def part_key(instance: str, name: str) -> str:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _at(places: Tensor, states: Tensor, count: int) -> Tensor:
+    """Return ``[count, d]`` states at their places, zero elsewhere."""
+    return states.new_zeros(count, states.shape[1]).index_copy(0, places, states)
+
+
+def _places(owner: Contribution[Tap], blocks: int) -> set[int]:
+    return {index % blocks for index in owner.component.blocks}
 
 
 def _applies(streams: tuple[str, ...], stream: str) -> bool:

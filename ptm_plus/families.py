@@ -32,6 +32,9 @@ class FamilyCard:
         position_offset: configuration to the first position id.
         has_types: whether the encoder takes token type ids.
         takes_positions: whether the encoder takes position ids.
+        tail: path below a block to the module from which on tokens do not meet any more; empty
+            where there is none. What goes in there may be some tokens' states only.
+        tail_returns: whether the block needs that module's output at all tokens again.
     """
 
     name: str
@@ -43,6 +46,8 @@ class FamilyCard:
     position_offset: Callable[[Any], int] = lambda config: 0
     has_types: bool = True
     takes_positions: bool = True
+    tail: str = ""
+    tail_returns: bool = False
 
     def encoder(self, model: nn.Module) -> nn.Module:
         """Return the encoder below the masked-LM head."""
@@ -70,6 +75,7 @@ _BERT_SITES: dict[str, tuple[str, Moment]] = {
     "ffn_hidden": ("intermediate", "output"),
     "block_out": ("", "output"),
 }
+_BERT_TAIL = "attention.output"
 _MODERNBERT_SITES: dict[str, tuple[str, Moment]] = {
     "block_in": ("", "input"),
     "attn_out": ("attn", "output"),
@@ -90,6 +96,7 @@ def _bert_like(name: str, base: str) -> FamilyCard:
         embeddings="embeddings",
         blocks="encoder.layer",
         sites=_BERT_SITES,
+        tail=_BERT_TAIL,
         head=lambda model, hidden: model.cls(hidden),
     )
 
@@ -101,6 +108,7 @@ def _roberta_like(name: str) -> FamilyCard:
         embeddings="embeddings",
         blocks="encoder.layer",
         sites=_BERT_SITES,
+        tail=_BERT_TAIL,
         head=lambda model, hidden: model.lm_head(hidden),
         position_offset=_after_padding,
     )
@@ -118,6 +126,7 @@ CARDS: dict[str, FamilyCard] = {
         embeddings="embeddings",
         blocks="encoder.layer",
         sites=_BERT_SITES,
+        tail=_BERT_TAIL,
         head=lambda model, hidden: model.generator_lm_head(model.generator_predictions(hidden)),
     ),
     "modernbert": FamilyCard(
@@ -128,6 +137,8 @@ CARDS: dict[str, FamilyCard] = {
         sites=_MODERNBERT_SITES,
         head=lambda model, hidden: model.decoder(model.head(hidden)),
         has_types=False,
+        tail="mlp",
+        tail_returns=True,
     ),
 }
 

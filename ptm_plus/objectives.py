@@ -26,7 +26,7 @@ def masked_lm(name: str = "mlm", weight: float = 1.0) -> Objective:
         name: key of the loss; ``tlm`` for translation pairs, say.
         weight: factor on the mean.
     """
-    return Objective(name=name, count=_count, compute=_compute, weight=weight)
+    return Objective(name=name, count=_count, compute=_compute, weight=weight, reads="predicted")
 
 
 def _count(columns: Mapping[str, NDArray[Any]]) -> float:

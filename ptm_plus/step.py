@@ -35,10 +35,16 @@ T = TypeVar("T")
 
 
 class Passes:
-    """The passes of one micro-batch; objectives that read the same view share its pass."""
+    """The passes of one micro-batch; objectives that read the same view share its pass.
 
-    def __init__(self, encoder: Encoder) -> None:
+    Args:
+        encoder: backbone and parts.
+        predicted: whether nobody reads other tokens' states after the last block.
+    """
+
+    def __init__(self, encoder: Encoder, predicted: bool = False) -> None:
         self._encoder = encoder
+        self._predicted = predicted
         self._done: dict[Any, States] = {}
 
     def __call__(
@@ -51,7 +57,8 @@ class Passes:
         """Run a pass, or return the one that already ran with the same arguments."""
         key = (id(batch), taps, tuple(id(rule) for rule in rules))
         if key not in self._done:
-            self._done[key] = self._encoder.encode(batch, taps=taps, rules=rules)
+            only = batch.predicted if self._predicted else None
+            self._done[key] = self._encoder.encode(batch, taps=taps, rules=rules, only=only)
         return self._done[key]
 
 
@@ -208,11 +215,16 @@ class Root(nn.Module):
         sums: dict[LossKey, Tensor] = {}
         metrics: dict[MetricKey, tuple[Tensor, Tensor]] = {}
         if batch is not None:
-            encode: Encode = Passes(self.encoder)
-            for owner in self.objectives[batch.stream]:
+            # A count of zero: nothing to predict, or no objective of this stage.
+            active = [
+                owner
+                for owner in self.objectives[batch.stream]
+                if divisors.get((batch.stream, owner.component.name))
+            ]
+            predicted = all(owner.component.reads == "predicted" for owner in active)
+            encode: Encode = Passes(self.encoder, predicted)
+            for owner in active:
                 key = (batch.stream, owner.component.name)
-                if not divisors.get(key):  # nothing to predict, or no objective of this stage
-                    continue
                 parts = self.encoder.parts_of(owner.instance)
                 outcome = owner.component.compute(batch, encode, parts)
                 factor = share * weights[owner.component.name] / divisors[key]

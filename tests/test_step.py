@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from many import run_program
@@ -16,6 +18,7 @@ from tiny import (
 )
 from torch.nn.functional import cross_entropy
 
+from ptm_plus.microbatch import to_device
 from ptm_plus.run import Run
 from ptm_plus.step import Passes, Tally, add_counts, add_outcome, shares
 
@@ -57,6 +60,66 @@ def test_the_gradient_tells_rows_apart():
     one = gradients("bert", **TEXT)
     other = gradients("bert", sets=["batch.rows=6"], **TEXT)
     assert relative_difference(other, one) > 1e-3
+
+
+# ---------------------------------------------------------------------------------------------
+# Tokens that nobody reads
+
+
+def tail_of(run: Run) -> torch.nn.Module:
+    """Return the feed-forward of the last block."""
+    block = run.encoder.card.block_list(run.encoder.backbone)[-1]
+    return block.get_submodule("mlp" if run.encoder.card.name == "modernbert" else "intermediate")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_leaving_out_the_last_feed_forward_of_unread_tokens_changes_no_gradient(
+    family, checkpointing
+):
+    sets = [f"model.gradient_checkpointing={str(checkpointing).lower()}"]
+    found, seen = [], []
+    for narrows in (True, False):
+        run = tiny_run(family, ("tlm",), sets=sets)
+        perturb(run)
+        assert run.encoder._narrows
+        run.encoder._narrows = narrows
+        tail_of(run).register_forward_hook(lambda module, given, out: seen.append(given[0].shape))
+        found.append(step_gradients(run))
+    assert relative_difference(found[0], found[1]) < LIMIT
+    narrow, whole = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert all(few[1] < 0.4 * all_[1] for few, all_ in zip(narrow, whole, strict=True))
+
+
+def test_whoever_reads_all_tokens_gets_them_all(monkeypatch):
+    """One objective that reads all, a tap in the last block, or nobody saying what is read."""
+    run = tiny_run("bert", ("ernie-masking",), **TEXT)
+    (row, *_), *_ = run.reader().step_rows(run.planner.plan(0)).values()
+    batch = to_device(run.collator.batch([row], [row], 0.15), run.device, torch.float64)
+    whole, only = run.encoder.encode(batch).top, batch.predicted
+    few = run.encoder.encode(batch, only=only).top
+    torch.testing.assert_close(few[only], whole[only], rtol=0, atol=1e-12)
+    rest = torch.ones(len(batch), dtype=torch.bool).index_fill(0, only, False)
+    assert not few[rest].any()
+    assert whole[rest].any(1).all()
+
+    asked = []
+    monkeypatch.setattr(run.encoder, "encode", lambda *_, only, **__: asked.append(only) or 1 / 0)
+    (owner,) = run.root.objectives["text"]
+    for reads, expected in (("predicted", batch.predicted), ("all", None)):
+        run.root.objectives["text"] = (
+            replace(owner, component=replace(owner.component, reads=reads)),
+        )
+        with pytest.raises(ZeroDivisionError):
+            run.root.losses(batch, {("text", "mlm"): 1.0}, {"mlm": 1.0})
+        assert asked.pop() is expected
+
+    tapped = tiny_run("bert", ("kg-fusion",), plugin={"kg-fusion": {"fusion": "in-block"}}, **TEXT)
+    assert not tapped.encoder._narrows
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes
 
 
 PROGRAM = """
