@@ -119,7 +119,7 @@ def vocabulary_of(tokenizer: Path) -> int:
     """Return the size of a tokenizer's vocabulary."""
     from transformers import AutoTokenizer
 
-    return len(AutoTokenizer.from_pretrained(tokenizer))
+    return len(AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForMaskedLM
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file, logging
 
 from ptm_plus.errors import SettingsError
 from ptm_plus.hub import NEEDS_CODE, needs_code, pretrained
@@ -46,6 +46,15 @@ def load_model(settings: ModelSettings, config: Any) -> Any:
     Raises:
         SettingsError: it cannot be read, or its weights are pickled.
     """
+    return load_reported(settings, config)[0]
+
+
+def load_reported(settings: ModelSettings, config: Any) -> tuple[Any, frozenset[str]]:
+    """Return what :func:`load_model` does, and the names of weights that the checkpoint lacks.
+
+    Raises:
+        SettingsError: it cannot be read, or its weights are pickled.
+    """
     name, where = _place(settings)
     with _explained(settings):
         for file in _weight_files(name, where["local_files_only"], config):
@@ -53,13 +62,15 @@ def load_model(settings: ModelSettings, config: Any) -> Any:
             path = Path(file)
             if path.suffix != ".safetensors" or path.is_absolute() or ".." in path.parts:
                 raise OSError(f"its weights lie in {file!r}, not in safetensors of its own")
-        return AutoModelForMaskedLM.from_pretrained(
+        model, report = AutoModelForMaskedLM.from_pretrained(
             name,
             config=config,
             use_safetensors=True,
             attn_implementation=FIRST_ATTENTION,
+            output_loading_info=True,
             **where,
         )
+    return model, frozenset(report["missing_keys"])
 
 
 def _place(settings: ModelSettings) -> tuple[str, dict[str, Any]]:
@@ -80,6 +91,16 @@ def _weight_files(name: str, local: bool, config: Any) -> list[str]:
     if index is None:
         return []
     return [str(file) for file in json.loads(Path(index).read_bytes())["weight_map"].values()]
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Load or save models without transformers' progress bars, which no flag of ours would stop."""
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ptm_plus.cli import checks, configuration, data, kg, plugin_list, tokenizer, training
+from ptm_plus.cli import checks, configuration, data, evaluate, kg, plugin_list, tokenizer, training
 from ptm_plus.cli.console import stdout_console
 from ptm_plus.cli.root import Root
 from ptm_plus.stopping import follow_starter
@@ -29,6 +29,7 @@ _RUNS, _LOOKS = "Runs", "Before and around a run"
 app.command(rich_help_panel=_RUNS)(training.train)
 app.command(rich_help_panel=_RUNS)(training.resume)
 app.command(rich_help_panel=_RUNS)(training.export)
+app.command(rich_help_panel=_RUNS)(evaluate.evaluate)
 app.command(rich_help_panel=_RUNS)(data.prepare)
 app.command(rich_help_panel=_LOOKS)(data.plan)
 app.command(rich_help_panel=_LOOKS)(data.preview)

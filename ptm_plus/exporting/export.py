@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers.utils import logging as transformers_logging
 
 from ptm_plus import __version__
 from ptm_plus.checkpoint import load_checkpoint, newest_whole
@@ -39,6 +38,7 @@ from ptm_plus.exporting.model_card import model_card
 from ptm_plus.exporting.plain_samples import logits_of, make_samples, sample_tensors
 from ptm_plus.launch import launch
 from ptm_plus.optimizer import set_mode
+from ptm_plus.pretrained import without_bars
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
 from ptm_plus.run_folder import read_folder
@@ -160,11 +160,8 @@ def _write_model(run: Run, draft: Path) -> None:
     """Write model and tokenizer as transformers does, with its own attention."""
     backbone: Any = run.encoder.backbone
     backbone.set_attn_implementation("sdpa")
-    transformers_logging.disable_progress_bar()
-    try:
+    with without_bars():
         backbone.save_pretrained(draft)
-    finally:
-        transformers_logging.enable_progress_bar()
     tokenizer = run.prepared.tokenizer
     longest = run.encoder.card.longest(backbone.config)
     tokenizer.model_max_length = min(tokenizer.model_max_length, longest)

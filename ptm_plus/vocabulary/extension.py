@@ -239,20 +239,15 @@ def _write_model(
     path = as_path(source)
     if path is not None and not (path / "config.json").is_file():
         return None
-    from transformers.utils import logging
-
-    from ptm_plus.pretrained import load_config, load_model
+    from ptm_plus.pretrained import load_config, load_model, without_bars
     from ptm_plus.vocabulary.embeddings import grow
 
     settings = ModelSettings(path=source)
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         model = load_model(settings, load_config(settings))
         rows = grow(model, starts)
         model.set_attn_implementation("sdpa")
         model.save_pretrained(draft)
-    finally:
-        logging.enable_progress_bar()
     if path is None:
         return rows
     before, after = (_weights(folder, f"{model.base_model_prefix}.") for folder in (path, draft))

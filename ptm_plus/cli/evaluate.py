@@ -1,0 +1,97 @@
+"""``evaluate``: what any model makes of one's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from ptm_plus.cli.flags import CodeFlag, DeviceFlag, Names, OutputFlags, spread
+from ptm_plus.cli.outlet import open_outlet, stoppable
+from ptm_plus.errors import SettingsError, nearest
+
+FILES = {"retrieval": ("pairs",), "perplexity": ("text", "pairs"), "words": ("words",)}
+"""What each probe reads."""
+
+
+@spread
+def evaluate(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, model folder or hub name.")
+    ],
+    code: CodeFlag,
+    where: DeviceFlag,
+    out: OutputFlags,
+    probe: Annotated[
+        Names,
+        typer.Option(
+            "--probe",
+            metavar="NAME",
+            help="retrieval, perplexity or words; default: all that the files allow. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        Names, typer.Option("--text", metavar="FILE", help="Text; en=FILE. Repeatable.")
+    ] = None,
+    pairs: Annotated[
+        Names, typer.Option("--pairs", metavar="FILE", help="Sentence pairs; en-fr=FILE.")
+    ] = None,
+    words: Annotated[
+        Names, typer.Option("--words", metavar="FILE", help="Pairs of words, as --pairs.")
+    ] = None,
+    layer: Annotated[
+        str,
+        typer.Option(
+            "--layer", metavar="N", help="Block whose states are compared, or all; default: middle."
+        ),
+    ] = "",
+    csls: Annotated[
+        int, typer.Option("--csls", metavar="K", min=0, help="CSLS with K neighbours as well.")
+    ] = 0,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=0, help="Most lines or pairs a language; 0 all."),
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the masks.")] = 0,
+) -> None:
+    """Measure a model, as plain transformers loads it, on files of one's own.
+
+    ptm-plus evaluate runs/first --pairs en-sw=test.tsv --text sw=sw.txt --json
+    """
+    outlet = open_outlet(context, out)
+    given = {"text": tuple(text or ()), "pairs": tuple(pairs or ()), "words": tuple(words or ())}
+    probes = chosen(tuple(probe or ()), given)
+    from ptm_plus.cli.evaluate_tables import evaluation_tables
+    from ptm_plus.measures.measuring import Request, measure
+    from ptm_plus.measures.plain_model import loaded
+
+    request = Request(probes, **given, layer=layer, csls=csls, limit=limit, seed=seed)
+    with (
+        stoppable("measuring"),
+        loaded(model, where.checked(), code.allow_code, outlet.watch) as plain,
+    ):
+        document = {"model": model, **measure(request, plain, outlet.watch)}
+    outlet.show(document, lambda: evaluation_tables(document))
+
+
+def chosen(probes: tuple[str, ...], given: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the probes that are asked for, or all that the files allow.
+
+    Raises:
+        SettingsError: a probe is unknown or lacks its files, or there are no files at all.
+    """
+    for name in probes:
+        if name not in FILES:
+            raise SettingsError(
+                f"--probe {name}: unknown{nearest(name, FILES)}", " or ".join(FILES)
+            )
+        if not any(given[kind] for kind in FILES[name]):
+            flags = " or ".join(f"--{kind}" for kind in FILES[name])
+            raise SettingsError(f"--probe {name} needs {flags}", f"add {flags} FILE")
+    allowed = tuple(name for name, kinds in FILES.items() if any(given[kind] for kind in kinds))
+    if not allowed:
+        raise SettingsError("nothing to measure on", "give --pairs, --text or --words")
+    return tuple(dict.fromkeys(probes)) or allowed

@@ -1,0 +1,104 @@
+"""What ``evaluate`` measured, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from ptm_plus.cli.rendering import columns, named_rows, number, percent
+
+
+def evaluation_tables(document: Mapping[str, Any]) -> Group:
+    """Return the figures of every probe."""
+    parts: list[RenderableType] = []
+    if "retrieval" in document:
+        parts.append(_retrieval(document["retrieval"]))
+    if "words" in document:
+        parts.append(_words(document["words"]))
+    if "perplexity" in document:
+        parts += _perplexity(document["perplexity"])
+    if document["refused"]:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in document["refused"].items())
+        parts.append(named_rows("", [("refused", reasons)]))
+    return Group(*parts)
+
+
+def _retrieval(layers: Sequence[Mapping[str, Any]]) -> RenderableType:
+    csls = "csls" in layers[0]
+    kinds = ("accuracy", "csls") if csls else ("accuracy",)
+    shares = [f"{kind}_{way}" for kind in kinds for way in ("forward", "backward")]
+    rows = []
+    for one in layers:
+        for languages, found in one["pairs"].items():
+            rows.append(
+                (
+                    str(one["layer"]),
+                    languages,
+                    f"{found['sentences']:,}",
+                    percent(found["chance"]),
+                    *(percent(found[name]) for name in shares),
+                    number(found["alignment"]),
+                    number(found["uniformity"]),
+                )
+            )
+    ways = ("→", "←", *(("CSLS →", "CSLS ←") if csls else ()))
+    headings = ("layer", "pairs", "sentences", "chance", *ways, "alignment", "uniformity")
+    return columns(headings, rows, right=headings[2:], title="translations found")
+
+
+def _words(layers: Sequence[Mapping[str, Any]]) -> RenderableType:
+    rows = []
+    for one in layers:
+        for languages, ways in one["pairs"].items():
+            for way, found in ways.items():
+                shares = [value for name, value in found.items() if "within" in name]
+                arrow = {"forward": "→", "backward": "←"}[way]
+                counts = (f"{found['words']:,}", f"{found['candidates']:,}")
+                rows.append((str(one["layer"]), languages, arrow, *counts, *map(percent, shares)))
+    ranks = ["first", "in 5"]
+    if len(rows[0]) > 7:
+        ranks += ["CSLS first", "CSLS in 5"]
+    headings = ("layer", "pairs", "", "words", "among", *ranks)
+    return columns(headings, rows, right=headings[3:], title="words found")
+
+
+def _perplexity(found: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if found["languages"]:
+        yield _languages(found["languages"])
+    if found["pairs"]:
+        yield _pairs(found["pairs"])
+
+
+def _languages(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            language,
+            f"{one['texts']:,}",
+            f"{one['predicted']:,}",
+            number(one["loss"]),
+            number(one["perplexity"]),
+            percent(one["accuracy"]),
+            number(one["bits_per_character"]),
+        )
+        for language, one in found.items()
+    ]
+    headings = ("language", "lines", "asked", "loss", "perplexity", "right", "bits/character")
+    return columns(headings, rows, right=headings[1:], title="masked tokens")
+
+
+def _pairs(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            languages,
+            f"{one['pairs']:,}",
+            f"{one['predicted']:,}",
+            number(one["loss"]),
+            number(one["loss_alone"]),
+            f"{number(one['rise']['mean'])} ± {number(one['rise']['error'])}",
+        )
+        for languages, one in found.items()
+    ]
+    headings = ("languages", "pairs", "asked", "loss", "other half hidden", "rise")
+    return columns(headings, rows, right=headings[1:], title="masked tokens of pairs")

@@ -1,0 +1,90 @@
+"""Every probe that was asked for, on one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ptm_plus.errors import SettingsError
+from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
+from ptm_plus.measures.plain_model import PlainModel
+from ptm_plus.measures.sentences import read_language_pairs, retrieval
+from ptm_plus.measures.words import word_retrieval
+from ptm_plus.progress import Watch
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        probes: names.
+        text: sources of text.
+        pairs: sources of sentence pairs.
+        words: sources of word pairs.
+        layer: number of a block, ``all``, or empty for the middle one.
+        csls: neighbours of CSLS; 0 leaves it out.
+        limit: most lines or pairs of a language; 0 for all.
+        seed: of the masks.
+    """
+
+    probes: tuple[str, ...]
+    text: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    layer: str = ""
+    csls: int = 0
+    limit: int = 0
+    seed: int = 0
+
+
+def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]:
+    """Return the figures of each probe by its name, and the rows refused.
+
+    Raises:
+        SettingsError: a layer is asked for that is not there, or perplexity of a model without a
+            head for masked words.
+        DataError: a file cannot be read, or holds too little.
+    """
+    layers = chosen_layers(request.layer, model.layers)
+    if "perplexity" in request.probes and not model.has_head:
+        raise SettingsError(
+            "the model has no weights for predicting masked words, so it has no perplexity",
+            "give a model that was saved with its masked-LM head, or ask for --probe retrieval",
+        )
+    found: dict[str, Any] = {}
+    pairs, refused = read_language_pairs(request.pairs, request.limit)
+    if "retrieval" in request.probes:
+        found["retrieval"] = retrieval(model, pairs, layers, request.csls, watch)
+    if "perplexity" in request.probes:
+        texts = read_languages(request.text, request.limit)
+        languages = of_languages(model, texts, request.seed, watch)
+        found["perplexity"] = {
+            "languages": languages,
+            "pairs": of_pairs(model, pairs, request.seed, watch),
+        }
+    if "words" in request.probes:
+        words, more = read_language_pairs(request.words, request.limit)
+        found["words"] = word_retrieval(model, words, layers, request.csls, watch)
+        refused = {name: refused.get(name, 0) + more.get(name, 0) for name in {**refused, **more}}
+    return {**found, "refused": refused}
+
+
+def chosen_layers(layer: str, blocks: int) -> list[int]:
+    """Return the blocks whose states are compared.
+
+    The default is the middle one: the top of a masked-language model turns back to single words.
+
+    Raises:
+        SettingsError: there is no such block.
+    """
+    if not layer:
+        return [(blocks + 1) // 2]
+    if layer == "all":
+        return list(range(blocks + 1))
+    if not layer.isdecimal() or int(layer) > blocks:
+        raise SettingsError(
+            f"--layer {layer}: the model has {blocks} blocks",
+            f"0 (embeddings) to {blocks}, or all",
+        )
+    return [int(layer)]

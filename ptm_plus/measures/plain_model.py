@@ -1,0 +1,249 @@
+"""A model and its tokenizer in plain transformers: states of texts, losses of masked tokens."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from ptm_plus.errors import SettingsError
+from ptm_plus.families import CARDS
+from ptm_plus.hub import NEEDS_CODE, needs_code, pretrained
+from ptm_plus.pretrained import load_config, load_reported, without_bars
+from ptm_plus.progress import Watch
+from ptm_plus.run_folder import SETTINGS
+from ptm_plus.settings import ModelSettings
+
+BATCH_TOKENS = 8192
+"""Tokens of a batch, padding included."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts as token ids.
+
+    Attributes:
+        ids: per text, its tokens with the special ones.
+        types: per text, token types.
+        special: per text, which tokens are special.
+        cut: how many texts were longer than the model reads.
+    """
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    special: list[list[bool]]
+    cut: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self) -> Iterator[list[int]]:
+        """Yield numbers of texts of like length, as many as fit into a batch."""
+        order = sorted(range(len(self)), key=lambda number: len(self.ids[number]))
+        batch: list[int] = []
+        for number in order:
+            if batch and (len(batch) + 1) * len(self.ids[number]) > BATCH_TOKENS:
+                yield batch
+                batch = []
+            batch.append(number)
+        if batch:
+            yield batch
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """A masked-language model, or an encoder without a head.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        tokenizer: its tokenizer.
+        longest: most tokens of a text.
+        has_head: whether it predicts masked tokens.
+    """
+
+    model: Any
+    tokenizer: Any
+    longest: int
+    has_head: bool
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device(self.model.device)
+
+    def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> Encoded:
+        """Return texts, or pairs of texts, as tokens; the longer half of a pair is cut first."""
+        found = self.tokenizer(
+            list(texts),
+            None if seconds is None else list(seconds),
+            truncation="longest_first",
+            max_length=self.longest,
+            return_token_type_ids=True,
+            return_special_tokens_mask=True,
+            return_overflowing_tokens=True,
+        )
+        rows = found["overflow_to_sample_mapping"]
+        first = [n for n, row in enumerate(rows) if n == 0 or row != rows[n - 1]]
+        return Encoded(
+            [found["input_ids"][n] for n in first],
+            [found["token_type_ids"][n] for n in first],
+            [[bool(one) for one in found["special_tokens_mask"][n]] for n in first],
+            cut=len({rows[n] for n in range(len(rows)) if n not in set(first)}),
+        )
+
+    def pooled(self, texts: Sequence[str], layers: Sequence[int], watch: Watch) -> Tensor:
+        """Return ``[layers, n, d]`` mean states of texts without special tokens, of unit length.
+
+        Args:
+            texts: ``n`` texts.
+            layers: blocks from 1; 0 for the embeddings.
+            watch: where progress goes.
+        """
+        encoded = self.encode(texts)
+        width = int(self.model.config.hidden_size)
+        vectors = torch.zeros(len(layers), len(texts), width)
+        with watch.task("encode") as task, torch.inference_mode():
+            done = 0
+            for numbers in encoded.batches():
+                inputs = self._padded(encoded, numbers)
+                special = _padded([encoded.special[n] for n in numbers], 1).bool()
+                keep = (~special).to(self.device)[..., None]
+                states = self.base(**inputs, output_hidden_states=True).hidden_states
+                for place, layer in enumerate(layers):
+                    mean = (states[layer] * keep).sum(1) / keep.sum(1).clamp(min=1)
+                    vectors[place, numbers] = normalize(mean.float(), dim=1).cpu()
+                done += len(numbers)
+                task.update(done, len(texts), "texts")
+        return vectors
+
+    def masked_losses(
+        self, encoded: Encoded, masked: Sequence[Sequence[int]], watch: Watch
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return, per text, losses in nats and correctness of its masked tokens.
+
+        Args:
+            encoded: the texts.
+            masked: per text, places of tokens to be masked and predicted.
+            watch: where progress goes.
+        """
+        losses = [torch.zeros(0)] * len(encoded)
+        right = [torch.zeros(0, dtype=torch.bool)] * len(encoded)
+        with watch.task("predict") as task, torch.inference_mode():
+            done = 0
+            for numbers in encoded.batches():
+                inputs = self._padded(encoded, numbers)
+                rows = [row for row, n in enumerate(numbers) for _ in masked[n]]
+                places = [place for n in numbers for place in masked[n]]
+                wanted = inputs["input_ids"][rows, places]
+                inputs["input_ids"][rows, places] = self.tokenizer.mask_token_id
+                logits = self.model(**inputs).logits[rows, places].float()
+                sizes = [len(masked[n]) for n in numbers]
+                lost = cross_entropy(logits, wanted, reduction="none").cpu().split(sizes)
+                hit = (logits.argmax(-1) == wanted).cpu().split(sizes)
+                for n, one, other in zip(numbers, lost, hit, strict=True):
+                    losses[n], right[n] = one, other
+                done += len(numbers)
+                task.update(done, len(encoded), "texts")
+        return losses, right
+
+    @property
+    def base(self) -> Any:
+        """The encoder without its head."""
+        return getattr(self.model, self.model.base_model_prefix, self.model)
+
+    def _padded(self, encoded: Encoded, numbers: Sequence[int]) -> dict[str, Tensor]:
+        ids = _padded([encoded.ids[n] for n in numbers], self.tokenizer.pad_token_id)
+        there = _padded([[1] * len(encoded.ids[n]) for n in numbers], 0)
+        inputs = {"input_ids": ids, "attention_mask": there}
+        if int(getattr(self.model.config, "type_vocab_size", 0) or 0) > 1:
+            inputs["token_type_ids"] = _padded([encoded.types[n] for n in numbers], 0)
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+
+@contextmanager
+def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[PlainModel]:
+    """Give a model: of a folder, of the hub, or of a run, which is exported first.
+
+    Args:
+        name: folder or hub name.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        allow_code: run the code that a run folder names, or that comes with a model.
+        watch: where progress goes.
+
+    Raises:
+        SettingsError: there is none, or its tokenizer is missing or has no padding or mask token.
+        DataError: the run has no whole checkpoint.
+    """
+    if not (Path(name) / SETTINGS).is_file():
+        yield load_plain(name, device, allow_code)
+        return
+    from ptm_plus.exporting.export import export
+
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "model"
+        export(Path(name), target, verify=False, watch=watch, allow_code=allow_code)
+        yield load_plain(str(target), device)
+
+
+def load_plain(name: str, device: str = "cpu", trust_remote_code: bool = False) -> PlainModel:
+    """Load a model and its tokenizer; see :func:`loaded`."""
+    settings = ModelSettings(path=name, trust_remote_code=trust_remote_code)
+    config = load_config(settings)
+    with without_bars():
+        model, missing = load_reported(settings, config)
+    model.set_attn_implementation("sdpa")
+    tokenizer = _tokenizer(name, trust_remote_code)
+    head = [key for key in missing if not key.startswith(f"{model.base_model_prefix}.")]
+    return PlainModel(
+        model.eval().to(_device(device)), tokenizer, _longest(config, tokenizer), not head
+    )
+
+
+def _tokenizer(name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    where, given = pretrained(name, "MODEL", trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **given)
+    except Exception as error:  # transformers raises whatever its readers raise
+        reason, hint = str(error).strip().splitlines()[0], "copy the tokenizer's files beside it"
+        if needs_code(error):
+            reason, hint = NEEDS_CODE
+        raise SettingsError(f"{name}: no tokenizer: {reason}", hint) from error
+    for role in ("pad_token_id", "mask_token_id"):
+        if getattr(tokenizer, role, None) is None:
+            raise SettingsError(
+                f"{name}: its tokenizer has no {role.removesuffix('_id').replace('_', ' ')}",
+                "give the model's own tokenizer",
+            )
+    return tokenizer
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    card = CARDS.get(config.model_type)
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    served = card.longest(config) if card is not None else int(positions)
+    return min(served, int(min(tokenizer.model_max_length, 2**30)))
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _padded(rows: Sequence[Sequence[int] | Sequence[bool]], value: int) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*map(int, row), *[value] * (longest - len(row))] for row in rows])

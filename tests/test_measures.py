@@ -1,0 +1,267 @@
+"""Retrieval, geometry, words and perplexity, against brute force and plain transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_tokenizers import SENTENCES, small_tokenizer
+from tiny import SMALL
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+from ptm_plus.errors import DataError, SettingsError
+from ptm_plus.measures import neighbours, plain_model
+from ptm_plus.measures.geometry import alignment, uniformity
+from ptm_plus.measures.measuring import Request, chosen_layers, measure
+from ptm_plus.measures.neighbours import crowding, found_within
+from ptm_plus.measures.perplexity import masked, of_languages, of_pairs
+from ptm_plus.measures.plain_model import PlainModel, load_plain
+from ptm_plus.measures.sentences import of_pair, read_language_pairs, retrieval
+from ptm_plus.measures.words import word_retrieval
+from ptm_plus.progress import Silent
+
+WATCH = Silent()
+
+
+def unit(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+    vectors = torch.from_numpy(rng.standard_normal(shape))
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Formulas
+
+
+def test_alignment_and_uniformity_are_those_of_the_paper() -> None:
+    rng = np.random.default_rng(0)
+    first, second = unit(rng, 30, 5), unit(rng, 30, 5)
+    x, y = first.numpy(), second.numpy()
+    expected = np.mean([np.sum((a - b) ** 2) for a, b in zip(x, y, strict=True)])
+    assert alignment(first, second) == pytest.approx(expected, abs=1e-12)
+    values = [
+        math.exp(-2 * np.sum((x[i] - x[j]) ** 2)) for i in range(30) for j in range(30) if i != j
+    ]
+    assert uniformity(first) == pytest.approx(math.log(np.mean(values)), abs=1e-12)
+    assert uniformity(first[:1].expand(5, -1)) == pytest.approx(0, abs=1e-12)
+
+
+def by_hand(queries: Any, candidates: Any, right: list[set[int]], depth: int, k: int) -> list[bool]:
+    """CSLS as its paper writes it (k > 0), or the cosine, one query after another."""
+    cosine = queries @ candidates.T
+    score = cosine
+    if k:
+        of_query = np.sort(cosine, axis=1)[:, ::-1][:, :k].mean(1)
+        of_candidate = np.sort(cosine.T, axis=1)[:, ::-1][:, :k].mean(1)
+        score = 2 * cosine - of_query[:, None] - of_candidate[None]
+    hits = []
+    for row, wanted in zip(score, right, strict=True):
+        best = max((row[place] for place in wanted), default=-np.inf)
+        nearer = sum(
+            value >= best - 1e-12 for place, value in enumerate(row) if place not in wanted
+        )
+        hits.append(bool(wanted) and nearer < depth)
+    return hits
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 20), st.integers(1, 6))
+def test_nearest_ones_are_those_of_brute_force(seed: int, n: int, m: int, depth: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, candidates = unit(rng, n, 4), unit(rng, m, 4)
+    meanings = rng.integers(0, 8, m)
+    answers = rng.integers(-1, 8, (n, 2))
+    right = [{p for p in range(m) if meanings[p] in set(row) - {-1}} for row in answers]
+    given_ = (torch.from_numpy(answers), torch.from_numpy(meanings))
+    x, y = queries.numpy(), candidates.numpy()
+    for k in (0, 3):
+        penalty = crowding(candidates, queries, k) if k else None
+        found = found_within(queries, candidates, *given_, depth, penalty)
+        assert found.tolist() == by_hand(x, y, right, depth, k)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    first = unit(rng, 50, 6)
+    second = torch.nn.functional.normalize(first + 0.5 * unit(rng, 50, 6), dim=1)
+    own = torch.arange(50)
+    whole = of_pair(first, second, own, own, 5)
+    monkeypatch.setattr(neighbours, "_CELLS", 64)
+    assert of_pair(first, second, own, own, 5) == whole
+    assert 0.1 < whole["accuracy_forward"] < 1
+
+
+def test_a_model_that_gives_one_vector_to_all_finds_nothing() -> None:
+    same = unit(np.random.default_rng(2), 1, 4).expand(7, -1)
+    own = torch.arange(7)
+    found = of_pair(same, same, own, own, 3)
+    assert (found["accuracy"], found["csls"], found["chance"]) == (0.0, 0.0, 1 / 7)
+
+
+def test_a_sentence_of_several_pairs_has_several_right_answers() -> None:
+    # "a" stands beside x and y; the nearest of both its rows is y's.
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    second = torch.tensor([[0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+    found = of_pair(first, second, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), 0)
+    assert found["accuracy_forward"] == 1.0
+
+
+# ---------------------------------------------------------------------------------------------
+# Models
+
+
+@pytest.fixture(scope="module", params=["bert", "xlm-roberta", "modernbert"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    family = request.param
+    tokenizer = small_tokenizer(family)
+    made = tmp_path_factory.mktemp(family)
+    torch.manual_seed(0)
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id")}
+    known = {name: value for name, value in ids.items() if value is not None}
+    config = AutoConfig.for_model(
+        family, **SMALL, vocab_size=len(tokenizer), max_position_embeddings=80, **known
+    )
+    model = AutoModelForMaskedLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)  # states far enough apart
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    return made
+
+
+@pytest.fixture
+def model(folder: Path) -> PlainModel:
+    return load_plain(str(folder))
+
+
+def test_vectors_are_mean_states_without_special_tokens_whatever_the_batch(
+    folder: Path, model: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [*SENTENCES, "Paris", SENTENCES[0] * 2]
+    found = model.pooled(texts, [0, 2, 3], WATCH)
+    plain = AutoModel.from_pretrained(folder).eval()
+    for number, text in enumerate(texts):
+        tokens = model.tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
+        inner = tokens.pop("special_tokens_mask")[0] == 0
+        with torch.no_grad():
+            states = plain(**tokens, output_hidden_states=True).hidden_states
+        for place, layer in enumerate((0, 2, 3)):
+            mean = states[layer][0][inner].mean(0)
+            torch.testing.assert_close(
+                found[place, number], mean / mean.norm(), atol=1e-5, rtol=1e-4
+            )
+    monkeypatch.setattr(plain_model, "BATCH_TOKENS", 1)
+    torch.testing.assert_close(model.pooled(texts, [0, 2, 3], WATCH), found, atol=1e-5, rtol=1e-4)
+
+
+def test_losses_are_those_of_one_text_after_another(folder: Path, model: PlainModel) -> None:
+    found = of_languages(model, {"en": list(SENTENCES)}, 3, WATCH)["en"]
+    plain = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    encoded = model.encode(SENTENCES)
+    losses, right, tokens = [], 0, 0
+    for ids, places in zip(encoded.ids, masked(encoded, 3, "en"), strict=True):
+        given_ = torch.tensor([ids])
+        given_[0, places] = model.tokenizer.mask_token_id
+        with torch.no_grad():
+            scores = plain(input_ids=given_).logits[0, places].log_softmax(-1)
+        wanted = torch.tensor(ids)[places]
+        losses += (-scores[range(len(places)), wanted]).tolist()
+        right += int((scores.argmax(-1) == wanted).sum())
+        tokens += len(ids) - 2
+    assert (found["predicted"], found["tokens"]) == (len(losses), tokens)
+    assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert found["accuracy"] == pytest.approx(right / len(losses))
+    bits = np.mean(losses) / math.log(2) * tokens / sum(map(len, SENTENCES))
+    assert found["bits_per_character"] == pytest.approx(bits, rel=1e-5)
+
+
+def test_masks_depend_on_seed_and_number_alone(model: PlainModel) -> None:
+    whole = list(masked(model.encode(SENTENCES), 1, "en"))
+    assert list(masked(model.encode(SENTENCES[:2]), 1, "en")) == whole[:2]
+    assert list(masked(model.encode(SENTENCES), 2, "en")) != whole
+    for places, special in zip(whole, model.encode(SENTENCES).special, strict=True):
+        inner = sum(not one for one in special)
+        assert len(places) == max(1, round(0.15 * inner))
+        assert not any(special[place] for place in places)
+
+
+def test_the_same_tokens_are_asked_for_in_the_pair_and_alone(
+    model: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(SENTENCES[0], SENTENCES[1]), (SENTENCES[4], SENTENCES[2]), ("Paris", "Berlin")]
+    asked = []
+    losses = PlainModel.masked_losses
+
+    def spy(self: PlainModel, encoded: Any, places: Any, watch: Any) -> Any:
+        asked.append([[ids[p] for p in row] for ids, row in zip(encoded.ids, places, strict=True)])
+        return losses(self, encoded, places, watch)
+
+    monkeypatch.setattr(PlainModel, "masked_losses", spy)
+    found = of_pairs(model, {"en-de": rows}, 0, WATCH)["en-de"]
+    first, second, together = asked
+    assert together == [one + two for one, two in zip(first, second, strict=True)]
+    assert found["pairs"] == 3
+    assert found["predicted"] == sum(map(len, together))
+    assert found["rise"]["count"] == 3
+    # a pair that does not fit is left out, and asked nothing
+    long = (SENTENCES[0] * 3, SENTENCES[1] * 3)
+    found = of_pairs(model, {"en-de": [*rows, long]}, 0, WATCH)["en-de"]
+    assert (found["pairs"], found["left_out"]) == (3, 1)
+
+
+def test_a_model_that_repeats_its_input_finds_every_twin(model: PlainModel) -> None:
+    rows = [(text, text) for text in SENTENCES]
+    (found,) = retrieval(model, {"en-en": rows}, [2], 2, WATCH)
+    assert found["accuracy"] == found["csls"] == 1.0
+    assert found["pairs"]["en-en"]["alignment"] == pytest.approx(0, abs=1e-6)
+
+
+def test_any_translation_of_a_word_is_right(model: PlainModel) -> None:
+    rows = [("Paris", "Paris"), ("Paris", "Lyon"), ("Berlin", "Berlin"), ("Москва", "Москва")]
+    (found,) = word_retrieval(model, {"fr-de": rows}, [0], 0, WATCH)
+    forward, backward = found["pairs"]["fr-de"]["forward"], found["pairs"]["fr-de"]["backward"]
+    assert (forward["words"], forward["candidates"], forward["within_1"]) == (3, 4, 1.0)
+    assert (backward["words"], backward["candidates"]) == (4, 3)
+    assert backward["within_1"] >= 0.75  # Lyon may be nearer to another word
+    assert backward["within_5"] == 1.0
+
+
+# ---------------------------------------------------------------------------------------------
+# What cannot be measured
+
+
+def test_layers_are_counted_from_the_embeddings() -> None:
+    assert [chosen_layers(one, 12) for one in ("", "0", "12")] == [[6], [0], [12]]
+    assert chosen_layers("all", 3) == [0, 1, 2, 3]
+    for wrong in ("13", "-1", "middle"):
+        with pytest.raises(SettingsError, match="12 blocks"):
+            chosen_layers(wrong, 12)
+
+
+def test_a_model_without_a_head_has_no_perplexity_but_finds_sentences(
+    folder: Path, tmp_path: Path
+) -> None:
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "bare")
+    load_plain(str(folder)).tokenizer.save_pretrained(tmp_path / "bare")
+    bare = load_plain(str(tmp_path / "bare"))
+    assert not bare.has_head
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"{one}\t{one}!\n" for one in SENTENCES))
+    source = (f"en-de={pairs}",)
+    with pytest.raises(SettingsError, match="no perplexity"):
+        measure(Request(("perplexity",), pairs=source), bare, WATCH)
+    found = measure(Request(("retrieval",), pairs=source), bare, WATCH)
+    whole = measure(Request(("retrieval",), pairs=source), load_plain(str(folder)), WATCH)
+    assert found == whole
+
+
+def test_one_pair_alone_is_no_question(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("Guten Tag\tHello\n\tHello\n")
+    with pytest.raises(DataError, match="only one pair of de-en"):
+        read_language_pairs([f"de-en={pairs}"])
