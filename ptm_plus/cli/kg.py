@@ -117,20 +117,20 @@ def score(
         int, typer.Option("--limit", min=1, help="Most frequent mistakes shown.")
     ] = 12,
 ) -> None:
-    """Compare what names find with the mentions that the text comes with, by language.
+    """Compare what names find with the mentions that the text comes with, by file and language.
 
-    Where not every mention of the text is marked, precision is at least what is shown; accuracy,
-    among links on marked characters, does not depend on that.
+    A link is right on the same characters with the same entity; beside stand the figures for the
+    characters alone. Where not every mention of the text is marked, precision is at least what is
+    shown; accuracy, among links on marked characters, does not depend on that.
 
     ptm-plus kg score --text gold.jsonl --labels labels.jsonl
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_commands import score_files
-    from ptm_plus.cli.kg_tables import score_document, score_table
+    from ptm_plus.cli.kg_scoring import score_document, score_files, score_table
 
     with stoppable("linking"):
         scores = score_files(_request(graph), outlet.watch)
-    outlet.show({"languages": score_document(scores)}, lambda: score_table(scores, limit))
+    outlet.show(score_document(scores), lambda: score_table(scores, limit))
 
 
 @app.command()

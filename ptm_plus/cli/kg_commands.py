@@ -16,9 +16,7 @@ from ptm_plus.knowledge.graph import Graph, read_graph
 from ptm_plus.knowledge.labels import EntityLabels, read_labels
 from ptm_plus.knowledge.ledger import Ledger
 from ptm_plus.knowledge.ledger import check as check_fit
-from ptm_plus.knowledge.linker import DictionaryLinker, Link, LinkCounts
-from ptm_plus.knowledge.links import read_links, representative
-from ptm_plus.knowledge.scores import LinkScorer, LinkScores
+from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
 from ptm_plus.progress import Watch
 from ptm_plus.sources import parse_source, read_text
 
@@ -127,37 +125,6 @@ def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Led
                 pass
     table = None if vectors is None else VectorTable.open(vectors)
     return check_fit(graph, names, tally.all_links(), table)
-
-
-def score_files(request: LinkRequest, watch: Watch) -> dict[str, LinkScores]:
-    """Link text that comes with mentions as if it had none, and compare, by language.
-
-    Raises:
-        SettingsError: no text or no names were given.
-        DataError: an input is wrong, or the text comes without mentions.
-    """
-    if not request.text:
-        raise SettingsError("no text was given", "give --text FILE, with its mentions")
-    graph, names = request.graph(), request.names()
-    if names is None:
-        raise SettingsError("no names were given", "give --labels FILE")
-    if graph is not None:
-        names = names.restricted(set(graph.entities))
-    one_id = read_links(request.links) if request.links else {}
-    scorer, tally = LinkScorer(request.linker(names, graph)), _Tally()
-    with watch.task("link") as task:
-        for number, example in enumerate(read_examples(request.text, tally), start=1):
-            known = [
-                Link(span.start, span.end, representative(one_id, span.id))
-                for span in example.spans
-                if span.kind == _ENTITY and span.id
-            ]
-            scorer.add(example.fields["text"], example.languages.get("text", "und"), known)
-            if number % _EVERY == 0:
-                task.update(number)
-    if not any(one.gold for one in scorer.by_language.values()):
-        raise DataError("the text comes without mentions", "give text whose entities are marked")
-    return dict(sorted(scorer.by_language.items()))
 
 
 def require(ledger: Ledger, fail_below: float = 0.0) -> None:

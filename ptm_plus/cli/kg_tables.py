@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,7 @@ from ptm_plus.bar_chart import Panel, write_bars
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
 from ptm_plus.knowledge.ledger import Ledger
-from ptm_plus.knowledge.scores import LinkScores
 from ptm_plus.knowledge.stats import GraphStats
-
-_SHARES = ("precision", "recall", "f1", "accuracy")
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -81,39 +77,6 @@ def write_frequencies(ledger: Ledger, path: Path) -> None:
     panel = Panel("entities", [list(ledger.frequency.values())])
     title = f"how often the graph's {ledger.entities:,} entities are linked in the text"
     write_bars(path, [title], [_reach(first) for first in ledger.frequency], [panel])
-
-
-def score_document(scores: Mapping[str, LinkScores]) -> dict[str, Any]:
-    """Return the scores by language as plain values."""
-    names = [one.name for one in fields(LinkScores)] + list(_SHARES)
-    return {
-        language: {name: getattr(one, name) for name in names} for language, one in scores.items()
-    }
-
-
-def score_table(scores: Mapping[str, LinkScores], limit: int) -> RenderableType:
-    """Return the scores as a table, with the most frequent mistakes of each language."""
-    counts = ("gold", "without_name", "ambiguous", "linked", "right")
-    rows = [
-        (
-            language,
-            *(f"{getattr(one, name):,}" for name in counts),
-            *(f"{getattr(one, name):.3f}" for name in _SHARES),
-        )
-        for language, one in scores.items()
-    ]
-    headings = [name.replace("_", " ") for name in ("language", *counts, *_SHARES)]
-    mistakes = [
-        (f"{language}, {kind}", ", ".join(f"{word} {n:,}×" for word, n in most))
-        for language, one in scores.items()
-        for kind, words in (("wrong", one.wrong), ("missed", one.missed))
-        if (most := _most(words, limit))
-    ]
-    return Group(columns(headings, rows, right=headings[1:]), named_rows("most often", mistakes))
-
-
-def _most(words: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
-    return sorted(words.items(), key=lambda item: (-item[1], item[0]))[:limit]
 
 
 def stats_table(stats: GraphStats, limit: int) -> RenderableType:
