@@ -45,6 +45,13 @@ class GraphFlags:
     lower_case: Annotated[
         bool, typer.Option("--lower-case", help="Also names without an upper-case letter.")
     ] = False
+    common_words: Annotated[
+        bool,
+        typer.Option(
+            "--common-words/--no-common-words",
+            help="Leave out aliases of one word that the text mostly writes in lower case.",
+        ),
+    ] = True
 
 
 @app.command()
@@ -246,4 +253,5 @@ def _request(flags: GraphFlags) -> LinkRequest:
         ambiguity=flags.ambiguity,
         min_length=flags.min_length,
         lower_case=flags.lower_case,
+        common_words=flags.common_words,
     )

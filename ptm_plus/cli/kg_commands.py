@@ -12,6 +12,7 @@ from typing import Any
 from ptm_plus.components import Refused
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
 from ptm_plus.examples import Example, Span
+from ptm_plus.knowledge.common_words import WordCounter, common_words
 from ptm_plus.knowledge.graph import Graph, read_graph
 from ptm_plus.knowledge.labels import EntityLabels, read_labels
 from ptm_plus.knowledge.ledger import Ledger
@@ -37,6 +38,7 @@ class LinkRequest:
             graph, and none where there is not.
         min_length: shortest name.
         lower_case: also look for names without an upper-case letter.
+        common_words: leave out aliases that are common words of the text.
     """
 
     text: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class LinkRequest:
     ambiguity: str | None = None
     min_length: int = 3
     lower_case: bool = False
+    common_words: bool = True
 
     def graph(self) -> Graph | None:
         """Return the graph, ``None`` where there is none."""
@@ -55,8 +58,8 @@ class LinkRequest:
         """Return the names, ``None`` where there are none."""
         return read_labels(self.labels, self.links) if self.labels else None
 
-    def linker(self, labels: EntityLabels, graph: Graph | None) -> DictionaryLinker:
-        """Return the linker over some names."""
+    def linker(self, labels: EntityLabels, graph: Graph | None, watch: Watch) -> DictionaryLinker:
+        """Return the linker over some names, which looks at the text for common words."""
         policy: Any = self.ambiguity or ("skip" if graph is None else "most_connected")
         return DictionaryLinker(
             labels,
@@ -64,7 +67,19 @@ class LinkRequest:
             ambiguity=policy,
             lower_case=self.lower_case,
             degree=None if graph is None else graph.degree_by_label(),
+            common=self._common(labels, watch) if self.common_words else None,
         )
+
+    def _common(self, labels: EntityLabels, watch: Watch) -> dict[str, frozenset[str]]:
+        counter = WordCounter(labels)
+        with watch.task("count words") as task:
+            number = 0
+            for number, example in enumerate(read_examples(self.text, _Tally()), start=1):
+                counter.add(example.fields["text"], example.languages.get("text", "und"))
+                if number % _EVERY == 0:
+                    task.update(number)
+            task.update(number)
+        return common_words(labels, counter.counts)
 
 
 def link_files(request: LinkRequest, output: Path, watch: Watch) -> dict[str, int]:
@@ -78,7 +93,8 @@ def link_files(request: LinkRequest, output: Path, watch: Watch) -> dict[str, in
         watch: where progress goes.
 
     Returns:
-        What was counted: texts, refused, given mentions, names found, linked, ambiguous, entities.
+        What was counted: texts, refused, given mentions, names found, linked, ambiguous, common
+        words, entities.
 
     Raises:
         SettingsError: no text, no names, or another suffix.
@@ -94,9 +110,9 @@ def link_files(request: LinkRequest, output: Path, watch: Watch) -> dict[str, in
         raise SettingsError("no names were given", "give --labels FILE")
     if graph is not None:
         names = names.restricted(set(graph.entities))
-    tally = _Tally()
+    linker, tally = request.linker(names, graph, watch), _Tally()
     with watch.task("link") as task:
-        rows = _linked(read_examples(request.text, tally), request.linker(names, graph), tally)
+        rows = _linked(read_examples(request.text, tally), linker, tally)
         _write(output, _counted(rows, task))
     return tally.counts()
 
@@ -118,7 +134,7 @@ def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Led
         raise SettingsError("no graph was given", "give --kg FILE")
     tally = _Tally()
     if request.text:
-        linker = request.linker(names or EntityLabels({}), graph)
+        linker = request.linker(names or EntityLabels({}), graph, watch)
         with watch.task("link") as task:
             rows = _linked(read_examples(request.text, tally), linker, tally)
             for _ in _counted(rows, task):
@@ -178,6 +194,7 @@ class _Tally:
             "names_found": self.links.found,
             "linked": self.links.linked,
             "ambiguous": self.links.ambiguous,
+            "common_words": self.links.common,
             "entities": len(self.all_links().by_id),
         }
 

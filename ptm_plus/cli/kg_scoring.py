@@ -21,7 +21,7 @@ from ptm_plus.progress import Watch
 from ptm_plus.sources import SourceSpec, parse_source, read_text
 
 _EVERY = 1000
-_COUNTS = ("gold", "without_name", "ambiguous", "linked", "right")
+_COUNTS = ("gold", "without_name", "ambiguous", "common", "linked", "right")
 _SHARES = ("precision", "recall", "f1", "accuracy")
 _SPAN_COUNTS = ("gold_spans", "linked", "same_span")
 _SPAN_SHARES = ("span_precision", "span_recall", "span_f1")
@@ -44,11 +44,11 @@ def score_files(request: LinkRequest, watch: Watch) -> FileScores:
         raise SettingsError("no names were given", "give --labels FILE")
     if graph is not None:
         names = names.restricted(set(graph.entities))
-    linker = request.linker(names, graph)
+    linker = request.linker(names, graph, watch)
     one_id = read_links(request.links) if request.links else {}
     found = {}
     for name, spec in _single_files(request.text):
-        with watch.task(f"link {name}") as task:
+        with watch.task(f"link {Path(name).name}") as task:
             found[name] = _score(linker, _examples(spec), one_id, task)
     if not any(one.gold for scores in found.values() for one in scores.values()):
         raise DataError("the text comes without mentions", "give text whose entities are marked")

@@ -38,7 +38,8 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
             (
                 "mentions",
                 f"{ledger.mentions['found']:,} found · {ledger.mentions['linked']:,} linked · "
-                f"{ledger.mentions['ambiguous']:,} ambiguous",
+                f"{ledger.mentions['ambiguous']:,} ambiguous · "
+                f"{ledger.mentions['common']:,} common words",
             ),
             ("  in the graph", f"{ledger.mentions_in_graph:,} ({mention_share(ledger):.1%})"),
             ("entities linked", f"{ledger.ids_linked:,} · {ledger.ids_in_graph:,} in the graph"),

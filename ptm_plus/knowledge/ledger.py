@@ -23,7 +23,7 @@ class Ledger:
         relations: relations in the graph.
         triples: triples in the graph.
         labelled: entities of the graph that have a name, by language; ``any`` for all together.
-        mentions: mentions found, linked and ambiguous.
+        mentions: names found, and of those linked, ambiguous, and common words.
         mentions_in_graph: linked mentions whose entity is in the graph.
         ids_linked: entities linked in the text.
         ids_in_graph: of those, in the graph.
@@ -92,6 +92,7 @@ def check(
             "found": counts.found,
             "linked": counts.linked,
             "ambiguous": counts.ambiguous,
+            "common": counts.common,
         },
         mentions_in_graph=sum(inside.values()),
         ids_linked=len(counts.by_id),

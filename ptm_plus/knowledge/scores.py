@@ -20,6 +20,7 @@ class LinkScores:
         gold_spans: their characters: a mention that may mean several entities counts once.
         without_name: of those, whose entity has no name in the language: out of reach.
         ambiguous: of those, whose words are a name that may mean several, and is left out.
+        common: of those, whose words are left out as a common word of the text.
         linked: mentions that the linker made.
         right: of those, known ones: the same characters and the same entity.
         same_span: of those, on the characters of a known one, whatever the entity.
@@ -32,6 +33,7 @@ class LinkScores:
     gold_spans: int = 0
     without_name: int = 0
     ambiguous: int = 0
+    common: int = 0
     linked: int = 0
     right: int = 0
     same_span: int = 0
@@ -126,9 +128,12 @@ class LinkScorer:
         scores.linked += len(linked)
         scores.right += len(gold & linked)
         scores.same_span += sum(one[:2] in spans for one in linked)
+        common = self._linker.common.get(language, frozenset())
         for one in gold:
+            words = text[one.start : one.end]
             scores.without_name += one.id not in named
-            bearers = namings.get(text[one.start : one.end])
+            scores.common += words in common
+            bearers = None if words in common else namings.get(words)
             scores.ambiguous += bearers is not None and not self._linker.choose(bearers)
         scores.missed.update(text[one.start : one.end] for one in gold - linked)
         scores.wrong.update(text[one.start : one.end] for one in linked - gold)
