@@ -43,6 +43,7 @@ def test_every_figure_by_hand(tmp_path):
         "vectors": 3,
         "vectors_without_label": 2,
         "frequency": {"0": 2, "1": 1, "4": 1, "8": 1},
+        "cuts": None,
     }
     assert json.loads(json.dumps(ledger.to_json())) == expected
     ledger.require_overlap()

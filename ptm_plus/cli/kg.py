@@ -85,6 +85,17 @@ def check(
     vectors: Annotated[
         Path | None, typer.Option("--vectors", help="Entity vectors (.safetensors).")
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="PATH",
+            help="Folder or hub name; counts the mentions that ends of sequences cut.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=8, help="Longest sequence in tokens, with it.")
+    ] = 128,
     fail_below: Annotated[
         float,
         typer.Option(
@@ -102,11 +113,12 @@ def check(
     """Show how well graph, names, text and vectors fit together."""
     outlet = open_outlet(context, out)
     check_suffix(plot)
-    from ptm_plus.cli.kg_commands import check_files, require
+    from ptm_plus.cli.kg_commands import check_files, cut_counter, require
     from ptm_plus.cli.kg_tables import ledger_rows, write_frequencies
 
     with stoppable("checking"):
-        ledger = check_files(_request(graph), vectors, outlet.watch)
+        cutting = cut_counter(tokenizer, max_length) if tokenizer else None
+        ledger = check_files(_request(graph), vectors, cutting, outlet.watch)
         if plot is not None:
             write_frequencies(ledger, plot)
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import Refused
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
@@ -20,6 +20,9 @@ from ptm_plus.knowledge.ledger import check as check_fit
 from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
 from ptm_plus.progress import Watch
 from ptm_plus.sources import parse_source, read_text
+
+if TYPE_CHECKING:
+    from ptm_plus.prepare.mention_cuts import CutCounter
 
 _ENTITY = "entity"
 _EVERY = 1000
@@ -112,16 +115,41 @@ def link_files(request: LinkRequest, output: Path, watch: Watch) -> dict[str, in
         names = names.restricted(set(graph.entities))
     linker, tally = request.linker(names, graph, watch), _Tally()
     with watch.task("link") as task:
-        rows = _linked(read_examples(request.text, tally), linker, tally)
-        _write(output, _counted(rows, task))
+        found = _linked(read_examples(request.text, tally), linker, tally)
+        _write(output, (_row(*one) for one in _counted(found, task)))
     return tally.counts()
 
 
-def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Ledger:
+def cut_counter(tokenizer: str, max_length: int) -> CutCounter:
+    """Return the counter of mentions that the ends of sequences cut.
+
+    Args:
+        tokenizer: its folder or hub name.
+        max_length: longest sequence in tokens, specials included.
+
+    Raises:
+        SettingsError: no such folder, or the special tokens leave no room.
+        EnvironmentProblem: the tokenizer cannot be loaded, or is not a fast one.
+    """
+    from ptm_plus.prepare.mention_cuts import CutCounter
+    from ptm_plus.prepare.tokenization import load_tokenizer
+
+    return CutCounter(load_tokenizer(tokenizer), max_length)
+
+
+def check_files(
+    request: LinkRequest, vectors: Path | None, cutting: CutCounter | None, watch: Watch
+) -> Ledger:
     """Compare graph, names, text and vectors.
 
     Text is linked with all names, not only those of the graph's entities, so that the share of
     mentions that the graph knows says something.
+
+    Args:
+        request: graph, names and text.
+        vectors: file of entity vectors.
+        cutting: counts the mentions that the ends of sequences cut.
+        watch: where progress goes.
 
     Raises:
         SettingsError: no graph was given.
@@ -136,11 +164,13 @@ def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Led
     if request.text:
         linker = request.linker(names or EntityLabels({}), graph, watch)
         with watch.task("link") as task:
-            rows = _linked(read_examples(request.text, tally), linker, tally)
-            for _ in _counted(rows, task):
-                pass
+            found = _linked(read_examples(request.text, tally), linker, tally)
+            for example, mentions in _counted(found, task):
+                if cutting is not None:
+                    cutting.add(example, mentions)
+    cuts = None if cutting is None else cutting.total()
     table = None if vectors is None else VectorTable.open(vectors)
-    return check_fit(graph, names, tally.all_links(), table)
+    return check_fit(graph, names, tally.all_links(), table, cuts)
 
 
 def require(ledger: Ledger, fail_below: float = 0.0) -> None:
@@ -211,16 +241,15 @@ def read_examples(arguments: Sequence[str], tally: Any) -> Iterator[Example]:
 
 def _linked(
     examples: Iterable[Example], linker: DictionaryLinker, tally: _Tally
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[Example, list[Span]]]:
+    """Yield examples with their mentions: those that came with them, else those of the linker."""
     for example in examples:
         tally.texts += 1
         given = [span for span in example.spans if span.kind == _ENTITY]
         tally.given += len(given)
         for span in given:
             tally.given_by_id[span.id] = tally.given_by_id.get(span.id, 0) + 1
-        found = given or _link(example, linker, tally)
-        others = [span for span in example.spans if span.kind != _ENTITY]
-        yield _row(example, found, others)
+        yield example, given or _link(example, linker, tally)
 
 
 def _link(example: Example, linker: DictionaryLinker, tally: _Tally) -> list[Span]:
@@ -229,7 +258,8 @@ def _link(example: Example, linker: DictionaryLinker, tally: _Tally) -> list[Spa
     return [Span("text", link.start, link.end, _ENTITY, link.id) for link in links]
 
 
-def _row(example: Example, mentions: Sequence[Span], others: Sequence[Span]) -> dict[str, Any]:
+def _row(example: Example, mentions: Sequence[Span]) -> dict[str, Any]:
+    others = [span for span in example.spans if span.kind != _ENTITY]
     row: dict[str, Any] = {
         "id": example.id,
         "lang": example.languages.get("text", "und"),
@@ -243,7 +273,7 @@ def _row(example: Example, mentions: Sequence[Span], others: Sequence[Span]) -> 
     return row
 
 
-def _counted(rows: Iterable[dict[str, Any]], task: Any) -> Iterator[dict[str, Any]]:
+def _counted(rows: Iterable[Any], task: Any) -> Iterator[Any]:
     number = 0
     for number, row in enumerate(rows, start=1):
         yield row

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from ptm_plus.bar_chart import Panel, write_bars
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
-from ptm_plus.knowledge.ledger import Ledger
+from ptm_plus.knowledge.ledger import Ledger, MentionCuts
 from ptm_plus.knowledge.stats import GraphStats
 
 
@@ -45,6 +45,8 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
             ("entities linked", f"{ledger.ids_linked:,} · {ledger.ids_in_graph:,} in the graph"),
             ("linked how often", _buckets(ledger.frequency)),
         ]
+    if ledger.cuts is not None:
+        rows.append((f"cut at {ledger.cuts.max_length:,} tokens", _cuts(ledger.cuts)))
     if ledger.vectors is not None:
         rows.append(("vectors", _vectors(ledger)))
     return rows
@@ -56,6 +58,16 @@ def _vectors(ledger: Ledger) -> str:
         parts.append(f"{ledger.ids_without_vector:,} linked entities have none")
     if ledger.vectors_without_label is not None:
         parts.append(f"{ledger.vectors_without_label:,} have no name")
+    return " · ".join(parts)
+
+
+def _cuts(cuts: MentionCuts) -> str:
+    def share(count: int) -> str:
+        return f"{count:,} ({count / max(1, cuts.mentions):.2%})"
+
+    parts = [f"{share(cuts.split)} by splitting", f"{share(cuts.truncated)} by truncation"]
+    if cuts.without_tokens:
+        parts.append(f"{cuts.without_tokens:,} without tokens")
     return " · ".join(parts)
 
 

@@ -14,6 +14,25 @@ from ptm_plus.knowledge.linker import LinkCounts
 from ptm_plus.knowledge.table import VectorTable
 
 
+@dataclass(slots=True)
+class MentionCuts:
+    """Mentions that sequences of limited length do not hold whole.
+
+    Attributes:
+        max_length: longest sequence in tokens, specials included.
+        mentions: mentions looked at.
+        split: of those, cut by a border between the sequences that a text is split into.
+        truncated: of those, cut or left out if a text is kept only as far as one sequence goes.
+        without_tokens: of those, on characters that no token stands for.
+    """
+
+    max_length: int
+    mentions: int = 0
+    split: int = 0
+    truncated: int = 0
+    without_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The account of one graph; counts are of distinct ids unless they say mentions.
@@ -32,6 +51,7 @@ class Ledger:
         vectors_without_label: rows that no language names; ``None`` without table or labels.
         frequency: entities of the graph by how often they are linked: ``"0"`` never, ``"1"`` once,
             ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two.
+        cuts: mentions that the ends of sequences cut; ``None`` where no tokenizer was given.
     """
 
     entities: int
@@ -46,6 +66,7 @@ class Ledger:
     vectors: int | None
     vectors_without_label: int | None
     frequency: Mapping[str, int]
+    cuts: MentionCuts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as plain JSON values."""
@@ -72,6 +93,7 @@ def check(
     labels: EntityLabels | None = None,
     counts: LinkCounts | None = None,
     table: VectorTable | None = None,
+    cuts: MentionCuts | None = None,
 ) -> Ledger:
     """Compare graph, names, linked mentions and vectors.
 
@@ -80,6 +102,7 @@ def check(
         labels: names by language.
         counts: what linking the text found, or counts of mentions given with the text.
         table: entity vectors.
+        cuts: what the ends of sequences cut.
     """
     counts = counts or LinkCounts()
     inside = {id: count for id, count in counts.by_id.items() if id in graph.index}
@@ -103,6 +126,7 @@ def check(
         vectors=None if table is None else len(table),
         vectors_without_label=_unnamed(table, labels),
         frequency=_frequency(inside, len(graph.entities)),
+        cuts=cuts,
     )
 
 
