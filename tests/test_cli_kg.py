@@ -10,7 +10,8 @@ from cli_files import NAMES, Files, document, run, write_files
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     return write_files(tmp_path)
 
 

@@ -144,6 +144,7 @@ def test_counts_are_kept_by_stream_and_made_again_for_other_text(tmp_path: Path)
     assert reads == ["one", "two"]
     assert counts(stream("one", "a met", "a his", reads=reads), limit=1) == {"met": 1}
     assert reads == ["one", "two", "one"]
+    assert counts(stream("three", "a his", "half \ud800 his")) == {"his": 1}
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", '{"en": 3}', '{"en": {"his": "many"}}'])
@@ -194,9 +195,10 @@ def test_the_flag_of_the_commands(tmp_path: Path) -> None:
     ]
     text.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     flags = ("--text", text, "--labels", labels)
-    counts = document("kg", "link", *flags, "-o", target)
+    link = ("kg", "link", *flags, "-o", target, "--cache", tmp_path)
+    counts = document(*link)
     assert (counts["linked"], counts["common_words"]) == (1, 1)
-    counts = document("kg", "link", *flags, "-o", target, "--no-common-words")
+    counts = document(*link, "--no-common-words")
     assert (counts["linked"], counts["common_words"]) == (2, 0)
     ledger = document("kg", "check", *flags, "--kg", graph)
     assert ledger["mentions"] == {"found": 2, "linked": 1, "ambiguous": 0, "common": 1}

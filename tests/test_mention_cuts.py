@@ -83,12 +83,6 @@ def test_a_mention_over_a_border_and_one_beyond() -> None:
     assert counted(tokenizer, border + 4, [kept], [mentions]).split == 0
 
 
-def test_half_a_surrogate_pair_is_no_stop() -> None:
-    example = Example("1", {"text": "Paris \ud800 Seine"}, {"text": "en"})
-    cuts = counted(small_tokenizer("bert"), 64, [example], [[Span("text", 0, 5, "entity", "Q90")]])
-    assert cuts == MentionCuts(64, mentions=1)
-
-
 def test_no_room_is_refused() -> None:
     with pytest.raises(SettingsError, match="used up by special tokens"):
         CutCounter(small_tokenizer("bert"), 2)

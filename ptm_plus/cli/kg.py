@@ -61,16 +61,28 @@ def link(
     graph: GraphFlags,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write (.jsonl).")],
     out: OutputFlags,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0 takes the number of cores.")
+    ] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FOLDER", help="Keeps parts; default: the user's."),
+    ] = None,
 ) -> None:
     """Find entities in text by their names, and write the text with the mentions.
 
     Mentions that come with the text are kept as they are. With --kg, only entities of the graph.
+    The text is linked in parts; a command that is broken off goes on with the part it was at, and
+    what was linked with the same names before is not linked again.
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_commands import link_files
+    from ptm_plus.cli.kg_linking import link_files
+    from ptm_plus.inputs import cache_folder
+    from ptm_plus.settings import RunSettings
 
-    with stoppable("linking"):
-        counts = link_files(_request(graph), output, outlet.watch)
+    kept = cache or cache_folder(RunSettings())
+    with stoppable("linking", goes_on=True):
+        counts = link_files(_request(graph), output, workers, kept, outlet.watch)
     document = {"output": str(output), **counts}
     rows = [(name.replace("_", " "), f"{value:,}") for name, value in counts.items()]
     outlet.show(document, lambda: named_rows(f"linked text in {output}", rows))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 
-from ptm_plus.cli.kg_commands import LinkRequest
+from ptm_plus.cli.kg_commands import LinkRequest, entity_spans, single_files, used_rows
 from ptm_plus.cli.rendering import columns, named_rows
-from ptm_plus.components import Refused
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.examples import Example
 from ptm_plus.knowledge.linker import DictionaryLinker, Link
 from ptm_plus.knowledge.links import read_links, representative
 from ptm_plus.knowledge.scores import LinkScorer, LinkScores, total_scores
 from ptm_plus.progress import Watch
-from ptm_plus.sources import SourceSpec, parse_source, read_text
 
 _EVERY = 1000
 _COUNTS = ("gold", "without_name", "ambiguous", "common", "linked", "right")
@@ -44,31 +42,15 @@ def score_files(request: LinkRequest, watch: Watch) -> FileScores:
         raise SettingsError("no names were given", "give --labels FILE")
     if graph is not None:
         names = names.restricted(set(graph.entities))
-    linker = request.linker(names, graph, watch)
+    linker = request.linker(names, graph, request.common(names, watch))
     one_id = read_links(request.links) if request.links else {}
     found = {}
-    for name, spec in _single_files(request.text):
+    for name, spec in dict(single_files(request.text)).items():
         with watch.task(f"link {Path(name).name}") as task:
-            found[name] = _score(linker, _examples(spec), one_id, task)
+            found[name] = _score(linker, used_rows(spec), one_id, task)
     if not any(one.gold for scores in found.values() for one in scores.values()):
         raise DataError("the text comes without mentions", "give text whose entities are marked")
     return found
-
-
-def _single_files(arguments: Sequence[str]) -> Iterator[tuple[str, SourceSpec]]:
-    """Yield (name, source) for every file that the arguments name, each once."""
-    seen = set()
-    for spec in map(parse_source, arguments):
-        parts = [replace(spec, files=(path,)) for path in spec.files] or [spec]
-        for part in parts:
-            name = part.files[0] if part.files else str(part.hub)
-            if name not in seen:
-                seen.add(name)
-                yield name, part
-
-
-def _examples(spec: SourceSpec) -> Iterator[Example]:
-    return (row for row in read_text(spec) if not isinstance(row, Refused))
 
 
 def _score(
@@ -78,8 +60,7 @@ def _score(
     for number, example in enumerate(examples, start=1):
         known = [
             Link(span.start, span.end, representative(one_id, span.id))
-            for span in example.spans
-            if span.kind == "entity" and span.id
+            for span in entity_spans(example)
         ]
         scorer.add(example.fields["text"], example.languages.get("text", "und"), known)
         if number % _EVERY == 0:

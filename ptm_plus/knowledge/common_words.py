@@ -42,9 +42,12 @@ class WordCounter:
     """
 
     def __init__(self, labels: EntityLabels) -> None:
+        self._capitalised = {
+            language: frozenset(_aliases(names)) for language, names in labels.by_language.items()
+        }
         self._words = {
-            language: [form for name in _aliases(names) for form in (name, name.lower())]
-            for language, names in labels.by_language.items()
+            language: [form for name in sorted(names) for form in (name, name.lower())]
+            for language, names in self._capitalised.items()
         }
         self._automata: dict[str, AhoCorasick] = {}
         self.counts: dict[str, Counter[str]] = {}
@@ -60,6 +63,10 @@ class WordCounter:
             before = text[start - 1 : start]
             if (before.isalnum() or before in _GOES_ON) and not cuts_word(text, end):
                 counts[words[pattern]] += 1
+
+    def aliases(self, language: str) -> frozenset[str]:
+        """Return the aliases of a language that may turn out to be common words."""
+        return self._capitalised.get(standard_language(language), frozenset())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_automata": {}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -50,6 +50,13 @@ class LinkCounts:
     common: int = 0
     by_id: Counter[str] = field(default_factory=Counter)
 
+    def add_known(self, ids: Iterable[str]) -> None:
+        """Count mentions that came with a text as found and linked."""
+        before = self.by_id.total()
+        self.by_id.update(ids)
+        self.found += self.by_id.total() - before
+        self.linked += self.by_id.total() - before
+
     def __add__(self, other: LinkCounts) -> LinkCounts:
         return LinkCounts(
             self.found + other.found,
@@ -66,7 +73,7 @@ class _Dictionary(NamedTuple):
     automaton: AhoCorasick
     entities: Sequence[str | None]
     """Entity id by pattern number; empty where the name is ambiguous and skipped, ``None`` where it
-    is a common word."""
+    means one entity but is a common word."""
 
 
 class DictionaryLinker:
@@ -188,8 +195,12 @@ class DictionaryLinker:
         automaton = AhoCorasick(names, matchkind=MatchKind.Standard, store_patterns=False)
         return _Dictionary(
             automaton,
-            [None if name in common else self.choose(namings[name]) for name in names],
+            [self._meaning(namings[name], name in common) for name in names],
         )
+
+    def _meaning(self, bearers: Sequence[tuple[str, bool]], is_common: bool) -> str | None:
+        entity = self.choose(bearers)
+        return None if entity and is_common else entity
 
 
 def _longest_words(automaton: AhoCorasick, text: str) -> Iterator[tuple[int, int, int]]:

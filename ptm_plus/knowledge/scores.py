@@ -132,8 +132,9 @@ class LinkScorer:
         for one in gold:
             words = text[one.start : one.end]
             scores.without_name += one.id not in named
-            scores.common += words in common
-            bearers = None if words in common else namings.get(words)
-            scores.ambiguous += bearers is not None and not self._linker.choose(bearers)
+            bearers = namings.get(words)
+            ambiguous = bearers is not None and not self._linker.choose(bearers)
+            scores.ambiguous += ambiguous
+            scores.common += not ambiguous and words in common
         scores.missed.update(text[one.start : one.end] for one in gold - linked)
         scores.wrong.update(text[one.start : one.end] for one in linked - gold)

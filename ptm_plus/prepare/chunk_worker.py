@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import Annotator
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
-from ptm_plus.examples import Example, Span
+from ptm_plus.examples import Example, Span, is_unicode
 from ptm_plus.keyed import Draws
 from ptm_plus.prepare.artifacts import part_path, read_part, write_part
 from ptm_plus.prepare.layouts import LayoutInput
@@ -128,7 +128,7 @@ class ChunkWorker:
         usable = []
         for number, example in chunk.examples:
             _check_spans(example, example.spans, f"example {example.id}: ", DataError)
-            if all(_is_unicode(text) for text in example.fields.values()):
+            if is_unicode(example):
                 usable.append((number, example))
             else:
                 refused["half a surrogate pair in the text"] += 1
@@ -219,14 +219,6 @@ def _check_spans(
                 f"{blame}the span {span.start} to {span.end} ({span.kind} {span.id}) lies outside "
                 f"the field {span.field!r} of {len(text)} characters"
             )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _drain(annotator: Annotator) -> dict[str, int]:

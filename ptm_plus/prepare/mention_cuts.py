@@ -49,7 +49,7 @@ class CutCounter:
         self._cuts = MentionCuts(max_length)
 
     def add(self, example: Example, mentions: Sequence[Span]) -> None:
-        """Count the mentions of an example with the field ``text``."""
+        """Count the mentions of an example with the field ``text``, free of lone surrogates."""
         if mentions:
             self._waiting.append((example, mentions))
         if len(self._waiting) == _AT_ONCE:
@@ -62,11 +62,8 @@ class CutCounter:
 
     def _count(self) -> None:
         texts = [example.fields[_FIELD] for example, _ in self._waiting]
-        # Half a surrogate pair is no text to a tokenizer; prepare refuses such rows.
-        readable = [text.encode(errors="replace").decode() for text in texts]
-        for (example, mentions), piece in zip(
-            self._waiting, pieces(self._tokenizer, readable), strict=True
-        ):
+        found = pieces(self._tokenizer, texts)
+        for (example, mentions), piece in zip(self._waiting, found, strict=True):
             self._count_one(example, mentions, piece)
         self._waiting.clear()
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ptm_plus.components import Refused, Stream
 from ptm_plus.errors import DataError
+from ptm_plus.examples import is_unicode
 from ptm_plus.files import read_json, refuse_links
 from ptm_plus.keyed import derive_key
 from ptm_plus.knowledge.common_words import VERSION, WordCounter, add_up
@@ -67,7 +68,7 @@ def _count(
     with watch.task(f"count words of {stream.name}") as task:
         number = 0
         for number, row in enumerate(islice(stream.examples(), limit or None), start=1):
-            if not isinstance(row, Refused):
+            if not isinstance(row, Refused) and is_unicode(row):
                 for field, text in row.fields.items():
                     counter.add(text, row.languages.get(field, "und"))
             if number % _EVERY == 0:
