@@ -42,7 +42,7 @@ def test_every_figure_by_hand(tmp_path):
         "ids_without_vector": 2,
         "vectors": 3,
         "vectors_without_label": 2,
-        "frequency": {"0": 2, "1": 1, "4": 1, "8": 1},
+        "frequency": {"0": 2, "1": 1, "2": 0, "4": 1, "8": 1},
         "cuts": None,
     }
     assert json.loads(json.dumps(ledger.to_json())) == expected

@@ -172,11 +172,15 @@ def stats(
     kg: Annotated[Names, typer.Option("--kg", help="Triples (TSV). Repeatable.")] = None,
     labels: Annotated[Names, typer.Option("--labels", help="Names of entities.")] = None,
     links: Annotated[Names, typer.Option("--links", help="Ids that are one (TSV).")] = None,
+    relation_labels: Annotated[
+        Names, typer.Option("--relation-labels", help="Names of relations, as --labels.")
+    ] = None,
+    language: Annotated[str, typer.Option("--language", help="Of those names.")] = "en",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Relations shown.")] = 20,
 ) -> None:
     """Show what a graph and its names are like: sizes, degrees, parts, relations, ambiguity."""
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_tables import stats_table
+    from ptm_plus.cli.kg_tables import relation_names, stats_table
     from ptm_plus.knowledge.graph import read_graph
     from ptm_plus.knowledge.labels import read_labels
     from ptm_plus.knowledge.stats import graph_stats
@@ -186,7 +190,10 @@ def stats(
     with stoppable("counting"), outlet.watch.task("count"):
         names = read_labels(labels, links or ()) if labels else None
         found = graph_stats(read_graph(kg, links or ()), names)
-    outlet.show(found.to_json(), lambda: stats_table(found, limit))
+        known = read_labels(relation_labels) if relation_labels else None
+    called = None if known is None else relation_names(found.by_relation, known, language)
+    document = {**found.to_json(), "relation_names": called}
+    outlet.show(document, lambda: stats_table(found, called, limit))
 
 
 @app.command("import")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from ptm_plus.bar_chart import Panel, write_bars
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
+from ptm_plus.knowledge.labels import EntityLabels
 from ptm_plus.knowledge.ledger import Ledger, MentionCuts
 from ptm_plus.knowledge.stats import GraphStats
 
@@ -92,8 +93,24 @@ def write_frequencies(ledger: Ledger, path: Path) -> None:
     write_bars(path, [title], [_reach(first) for first in ledger.frequency], [panel])
 
 
-def stats_table(stats: GraphStats, limit: int) -> RenderableType:
-    """Return what a graph is like as tables, with at most so many relations."""
+def relation_names(relations: Iterable[str], labels: EntityLabels, language: str) -> dict[str, str]:
+    """Return the names of those relations that have one in a language.
+
+    Raises:
+        DataError: the language is no language code.
+    """
+    found = {relation: labels.label(relation, language) for relation in relations}
+    return {relation: name for relation, name in found.items() if name}
+
+
+def stats_table(stats: GraphStats, names: Mapping[str, str] | None, limit: int) -> RenderableType:
+    """Return what a graph is like as tables.
+
+    Args:
+        stats: the figures.
+        names: names of relations; ``None`` for no column of them.
+        limit: most relations shown.
+    """
     degree = " · ".join(f"{name} {value:,.4g}" for name, value in stats.degree.items())
     more = len(stats.by_relation) - limit
     about = [
@@ -118,12 +135,18 @@ def stats_table(stats: GraphStats, limit: int) -> RenderableType:
         ("relations", f"{stats.relations:,}" + (f", {more:,} not shown" if more > 0 else "")),
     ]
     rows = [
-        (relation, f"{count:,}", f"{count / stats.triples:.1%}")
+        (
+            relation,
+            *([] if names is None else [names.get(relation, "")]),
+            f"{count:,}",
+            f"{count / stats.triples:.1%}",
+        )
         for relation, count in list(stats.by_relation.items())[:limit]
     ]
+    headings = ("relation", *([] if names is None else ["name"]), "triples", "share")
     return Group(
         named_rows("graph", about),
-        columns(("relation", "triples", "share"), rows, right=("triples", "share")),
+        columns(headings, rows, right=("triples", "share")),
     )
 
 

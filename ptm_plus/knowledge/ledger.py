@@ -50,7 +50,8 @@ class Ledger:
         vectors: rows of the table; ``None`` without one.
         vectors_without_label: rows that no language names; ``None`` without table or labels.
         frequency: entities of the graph by how often they are linked: ``"0"`` never, ``"1"`` once,
-            ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two.
+            ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two up to the last
+            that any is.
         cuts: mentions that the ends of sequences cut; ``None`` where no tokenizer was given.
     """
 
@@ -149,6 +150,6 @@ def _unnamed(table: VectorTable | None, labels: EntityLabels | None) -> int | No
 
 def _frequency(counts: Mapping[str, int], entities: int) -> dict[str, int]:
     """Count entities by the power of two below how often they occur."""
-    buckets = Counter(1 << (count.bit_length() - 1) for count in counts.values())
-    ordered = {str(bucket): buckets[bucket] for bucket in sorted(buckets)}
-    return {"0": entities - len(counts), **ordered}
+    buckets = Counter(count.bit_length() - 1 for count in counts.values())
+    powers = range(max(buckets, default=-1) + 1)
+    return {"0": entities - len(counts), **{str(1 << power): buckets[power] for power in powers}}
