@@ -148,7 +148,7 @@ def test_the_command_scores_each_file_and_all_together(files) -> None:
     assert found["languages"]["en"]["linked"] == 3
     assert found["languages"]["fr"] == found["files"][str(text)]["fr"]
     shown = run(*flags).stdout
-    assert "characters alone" in shown
+    assert "links, characters alone" in shown
     assert "more.jsonl" in shown
 
 

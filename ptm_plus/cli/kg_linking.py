@@ -20,12 +20,19 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.cli.kg_commands import LinkRequest, entity_spans, linked_spans, single_files
+from ptm_plus.cli.kg_commands import (
+    Common,
+    LinkRequest,
+    entity_spans,
+    linked_spans,
+    single_files,
+)
 from ptm_plus.crew import Job
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
 from ptm_plus.examples import Example, Span
 from ptm_plus.files import flush, read_json, refuse_links
 from ptm_plus.keyed import derive_key
+from ptm_plus.knowledge.common_words import VERSION as COUNTING
 from ptm_plus.knowledge.common_words import WordCounter, add_up, common_words
 from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
 from ptm_plus.prepare.artifacts import (
@@ -49,8 +56,6 @@ PART_ROWS = 4_000
 """Most rows of a part."""
 
 _WHOLE = "parts.json"
-
-Common = Mapping[str, frozenset[str]]
 
 
 def link_files(
@@ -115,7 +120,8 @@ def _parts(
     from filelock import FileLock
 
     # The name is in the rows: a text without an id is called by file and line.
-    key = derive_key(VERSION, name, source_fingerprint(spec, cache), linker.fingerprint)
+    source = source_fingerprint(spec, cache)
+    key = derive_key(VERSION, COUNTING, name, source, linker.fingerprint)
     folder = cache / "links" / f"{key:016x}"
     lock = folder.with_suffix(".lock")
     with disk_errors(folder):

@@ -19,7 +19,8 @@ from ptm_plus.knowledge.scores import LinkScorer, LinkScores, total_scores
 from ptm_plus.progress import Watch
 
 _EVERY = 1000
-_COUNTS = ("gold", "without_name", "ambiguous", "common", "linked", "right")
+_GOLD = ("gold", "without_name", "ambiguous", "common")
+_COUNTS = ("linked", "right")
 _SHARES = ("precision", "recall", "f1", "accuracy")
 _SPAN_COUNTS = ("gold_spans", "linked", "same_span")
 _SPAN_SHARES = ("span_precision", "span_recall", "span_f1")
@@ -102,8 +103,9 @@ def score_table(found: FileScores, limit: int) -> RenderableType:
         if (most := _most(words, limit))
     ]
     return Group(
-        _figures("characters and entity", rows, _COUNTS, _SHARES),
-        _figures("characters alone", rows, _SPAN_COUNTS, _SPAN_SHARES),
+        _figures("known mentions", rows, _GOLD, ()),
+        _figures("links, characters and entity", rows, _COUNTS, _SHARES),
+        _figures("links, characters alone", rows, _SPAN_COUNTS, _SPAN_SHARES),
         named_rows("most often", mistakes),
     )
 
