@@ -34,7 +34,8 @@ NAMES = [
     {"id": "Q5", "lang": "en", "label": "Remus", "aliases": ["Romus"]},
     {"id": "Q6", "lang": "de", "label": "Rom", "aliases": ["Stadt"]},
 ]
-WORDS = ["his", "His", "The Met", "Met", "met", "Rome", "Romus", "village", "Village", "a", "ñ—日"]
+WORDS = ["his", "His", "The Met", "Met", "met", "Rome", "village", "Village", "a", "ñ—日"]
+WORDS += ["Romus", "romus", "romus"]  # ambiguous, and common too
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

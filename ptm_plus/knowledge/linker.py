@@ -40,7 +40,7 @@ class LinkCounts:
         found: names found in text.
         linked: of those, linked to one entity.
         ambiguous: of those, left out because they may mean several.
-        common: of those, left out as common words of the text.
+        common: of those, meaning one entity, but left out as common words of the text.
         by_id: linked mentions by entity id.
     """
 

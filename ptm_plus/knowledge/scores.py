@@ -20,7 +20,7 @@ class LinkScores:
         gold_spans: their characters: a mention that may mean several entities counts once.
         without_name: of those, whose entity has no name in the language: out of reach.
         ambiguous: of those, whose words are a name that may mean several, and is left out.
-        common: of those, whose words are left out as a common word of the text.
+        common: of those, whose words mean one entity, but are left out as a common word.
         linked: mentions that the linker made.
         right: of those, known ones: the same characters and the same entity.
         same_span: of those, on the characters of a known one, whatever the entity.

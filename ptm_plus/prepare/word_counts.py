@@ -48,14 +48,15 @@ def _counts(
 ) -> Mapping[str, Mapping[str, int]]:
     key = derive_key(VERSION, stream.fingerprint, limit, labels.fingerprint)
     path = folder / f"{key:016x}.json"
+    lock, draft = path.with_suffix(".lock"), path.with_suffix(".partial")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock, draft = path.with_suffix(".lock"), path.with_suffix(".partial")
-        refuse_links([path, lock, draft])
-        with FileLock(lock):  # a run and its baseline may start together
-            if not path.exists():
-                counts = _count(labels, stream, limit, watch)
-                text = json.dumps(counts, ensure_ascii=False, indent=0, sort_keys=True)
+    refuse_links([path, lock, draft])
+    with FileLock(lock):  # a run and its baseline may start together
+        if not path.exists():
+            counts = _count(labels, stream, limit, watch)
+            text = json.dumps(counts, ensure_ascii=False, indent=0, sort_keys=True)
+            with disk_errors(folder):
                 draft.write_text(text, encoding="utf-8")
                 draft.replace(path)
     return _read(path)
