@@ -109,7 +109,8 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
     graph = load_graph(settings)
     linker: list[Annotator] = []
     if settings.data.labels and any(_takes(p.info, "spans:entity") for p in plugins.instances):
-        linker.append(linking_annotator(settings, graph))
+        read = [one.component for one in streams]
+        linker.append(linking_annotator(settings, graph, read, watch))
     layouts = gather(plugins, "ptm_layouts", context, [TEXT_LAYOUT])
     return Arrangement(
         settings=settings,

@@ -43,3 +43,13 @@ class Example:
     languages: dict[str, str]
     spans: list[Span] = field(default_factory=list)
     labels: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_unicode(example: Example) -> bool:
+    """Tell whether all text of an example can be encoded; half a surrogate pair cannot."""
+    try:
+        for text in example.fields.values():
+            text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -14,10 +14,13 @@ from ptm_plus.components import Annotator, Refused, Stream
 from ptm_plus.errors import DataError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import derive_key
+from ptm_plus.knowledge.common_words import common_words
 from ptm_plus.knowledge.graph import Graph, read_graph
 from ptm_plus.knowledge.labels import read_labels
 from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
 from ptm_plus.knowledge.links import read_links
+from ptm_plus.prepare.word_counts import stream_word_counts
+from ptm_plus.progress import Watch
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources import SourceSpec, parse_source, read_pairs, read_text, source_fingerprint
 
@@ -149,7 +152,8 @@ class _Linking:
         for field, text in example.fields.items():
             seen = LinkCounts()
             links = self.linker.link(text, example.languages.get(field, "und"), seen)
-            self.counts.update(mentions=seen.found, linked=seen.linked, ambiguous=seen.ambiguous)
+            self.counts.update(mentions=seen.found, linked=seen.linked)
+            self.counts.update(ambiguous=seen.ambiguous, common=seen.common)
             spans += [Span(field, link.start, link.end, "entity", link.id) for link in links]
         return spans
 
@@ -159,14 +163,29 @@ class _Linking:
         return counted
 
 
-def linking_annotator(settings: RunSettings, graph: Graph | None) -> Annotator:
-    """Return the dictionary linker over the given labels, restricted to the graph's entities."""
+def linking_annotator(
+    settings: RunSettings, graph: Graph | None, streams: Sequence[Stream], watch: Watch
+) -> Annotator:
+    """Return the dictionary linker over the given labels, restricted to the graph's entities.
+
+    Args:
+        settings: the run's settings.
+        graph: the run's graph.
+        streams: the run's streams; common words are counted over them, unless that is in the cache.
+        watch: where counting is told.
+    """
     labels = read_labels(_files(settings.data.labels), _files(settings.data.links))
     degree: dict[str, int] = {}
     if graph is not None:
         degree = dict(zip(graph.entities, np.asarray(graph.degree()).tolist(), strict=True))
         labels = labels.restricted(set(graph.entities))
     options = settings.linker
+    common = {}
+    if options.common_words:
+        counts = stream_word_counts(
+            labels, streams, settings.data.max_examples, cache_folder(settings), watch
+        )
+        common = common_words(labels, counts)
     needs_degree = options.ambiguity == "most_connected"
     linker = DictionaryLinker(
         labels,
@@ -174,6 +193,7 @@ def linking_annotator(settings: RunSettings, graph: Graph | None) -> Annotator:
         ambiguity="skip" if needs_degree and graph is None else options.ambiguity,
         lower_case=options.lower_case,
         degree=degree,
+        common=common,
     )
     linking = _Linking(linker)
     return Annotator(

@@ -73,6 +73,10 @@ class LinkerSettings(Section):
     )
     min_length: int = Field(3, ge=1, description="Shortest name, in characters (2 for CJK).")
     lower_case: bool = Field(False, description="Also match names without an upper-case letter.")
+    common_words: bool = Field(
+        True,
+        description="Leave out aliases of one word that the text mostly writes in lower case.",
+    )
 
 
 class PrepareSettings(Section):

@@ -51,10 +51,10 @@ def test_kg_check_draws_how_often_entities_are_linked(tmp_path: Path) -> None:
     row = {"text": "abcdefg", "lang": "en", "mentions": mentions}
     text.write_text(json.dumps(row) + "\n", encoding="utf-8")
     found = document("kg", "check", "--kg", graph, "--text", text, "--plot", plot)
-    assert found["frequency"] == {"0": 1, "1": 1, "4": 1}
+    assert found["frequency"] == {"0": 1, "1": 1, "2": 0, "4": 1}
     _, texts = drawn(plot)
-    assert texts[1:4] == ["0×", "1×", "4–7×"]
-    assert texts[-3:] == ["1", "1", "1"]
+    assert texts[1:5] == ["0×", "1×", "2–3×", "4–7×"]
+    assert texts[-4:] == ["1", "1", "0", "1"]
     wrong = run("kg", "check", "--kg", graph, "--text", text, "--plot", tmp_path / "plot.png")
     assert wrong.exit_code == 2
     assert "must end in .svg" in wrong.stderr

@@ -267,10 +267,13 @@ def test_interrupting_what_keeps_nothing_says_that_it_starts_anew(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ptm_plus.cli.kg_commands.link_files", interrupted)
+    monkeypatch.setattr("ptm_plus.cli.kg_commands.check_files", interrupted)
+    said = refused(75, "kg", "check", "--kg", files.kg, "--labels", files.labels)
+    assert "run the same command again to start anew" in said
+    monkeypatch.setattr("ptm_plus.cli.kg_linking.link_files", interrupted)
     target = files.folder / "linked.jsonl"
     said = refused(75, "kg", "link", "--text", files.text, "--labels", files.labels, "-o", target)
-    assert "run the same command again to start anew" in said
+    assert "run the same command again to go on" in said
 
 
 def test_a_full_disk_and_too_little_memory_are_the_environment(

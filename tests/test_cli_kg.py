@@ -10,7 +10,8 @@ from cli_files import NAMES, Files, document, run, write_files
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     return write_files(tmp_path)
 
 
@@ -55,7 +56,7 @@ def test_nothing_is_left_when_linking_fails(files: Files) -> None:
     target = files.folder / "out" / "linked.jsonl"
     result = run("kg", "link", "--text", files.text, "--labels", files.labels, "-o", target)
     assert result.exit_code == 4
-    assert list(target.parent.iterdir()) == []
+    assert list(files.folder.glob("out/*")) == []
 
 
 @pytest.mark.parametrize(

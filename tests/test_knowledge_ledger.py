@@ -25,7 +25,7 @@ def test_every_figure_by_hand(tmp_path):
             Names("Q9", "fr", "Neuf"),
         ]
     )
-    counts = LinkCounts(20, 17, 3, Counter({"Q1": 1, "Q2": 7, "Q3": 8, "Q9": 1}))
+    counts = LinkCounts(20, 17, 2, 1, Counter({"Q1": 1, "Q2": 7, "Q3": 8, "Q9": 1}))
     table = write_table(
         tmp_path / "v.safetensors", ["Q1", "Q3", "Q8"], np.ones((3, 2), dtype=np.float32)
     )
@@ -35,14 +35,15 @@ def test_every_figure_by_hand(tmp_path):
         "relations": 2,
         "triples": 3,
         "labelled": {"any": 2, "en": 2, "fr": 1},
-        "mentions": {"found": 20, "linked": 17, "ambiguous": 3},
+        "mentions": {"found": 20, "linked": 17, "ambiguous": 2, "common": 1},
         "mentions_in_graph": 16,
         "ids_linked": 4,
         "ids_in_graph": 3,
         "ids_without_vector": 2,
         "vectors": 3,
         "vectors_without_label": 2,
-        "frequency": {"0": 2, "1": 1, "4": 1, "8": 1},
+        "frequency": {"0": 2, "1": 1, "2": 0, "4": 1, "8": 1},
+        "cuts": None,
     }
     assert json.loads(json.dumps(ledger.to_json())) == expected
     ledger.require_overlap()
@@ -57,4 +58,4 @@ def test_a_graph_alone_has_a_ledger_too():
 
 def test_a_graph_without_overlap_stops():
     with pytest.raises(DataError, match="no overlap with the text: 4 linked mentions of 1 ids"):
-        check(GRAPH, counts=LinkCounts(4, 4, 0, Counter({"P1": 4}))).require_overlap()
+        check(GRAPH, counts=LinkCounts(4, 4, 0, 0, Counter({"P1": 4}))).require_overlap()

@@ -119,9 +119,9 @@ def test_counts_add_up():
     linker = DictionaryLinker(labels(*AMBIGUOUS))
     counts = LinkCounts()
     linker.link("Georgia Tbilisi Tbilisi Georgian", "en", counts)
-    assert counts == LinkCounts(4, 3, 1, Counter({"Q7": 2, "Q8": 1}))
-    total = counts + LinkCounts(1, 1, 0, Counter({"Q7": 1}))
-    assert total == LinkCounts(5, 4, 1, Counter({"Q7": 3, "Q8": 1}))
+    assert counts == LinkCounts(4, 3, 1, 0, Counter({"Q7": 2, "Q8": 1}))
+    total = counts + LinkCounts(1, 1, 0, 0, Counter({"Q7": 1}))
+    assert total == LinkCounts(5, 4, 1, 0, Counter({"Q7": 3, "Q8": 1}))
 
 
 @pytest.mark.parametrize(

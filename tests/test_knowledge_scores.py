@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ptm_plus.knowledge.labels import EntityLabels, Names
 from ptm_plus.knowledge.linker import DictionaryLinker, Link
-from ptm_plus.knowledge.scores import LinkScorer
+from ptm_plus.knowledge.scores import LinkScorer, total_scores
 
 LABELS = EntityLabels.build(
     [
@@ -43,6 +43,32 @@ def test_every_case_is_counted_where_it_belongs() -> None:
     assert scores.recall == pytest.approx(1 / 4)
     assert scores.f1 == pytest.approx(2 / 7)
     assert scores.accuracy == pytest.approx(1 / 2)
+    assert scores.gold_spans == 4
+    assert scores.span_precision == pytest.approx(2 / 3)
+    assert scores.span_recall == pytest.approx(2 / 4)
+    assert scores.span_f1 == pytest.approx(4 / 7)
+
+
+def test_characters_that_may_mean_two_entities_count_once_as_a_span() -> None:
+    scorer = LinkScorer(DictionaryLinker(LABELS))
+    scorer.add("Rome", "en", [Link(0, 4, "Q1"), Link(0, 4, "Q7")])
+    (scores,) = scorer.by_language.values()
+    assert (scores.gold, scores.gold_spans, scores.recall, scores.span_recall) == (2, 1, 0.5, 1.0)
+
+
+def test_scores_of_parts_add_up_to_those_of_the_whole() -> None:
+    texts = [
+        ("Ada saw Rome", "en", [Link(0, 3, "Q4"), Link(8, 12, "Q9")]),
+        ("Lyon or Rome", "fr", [Link(0, 4, "Q5")]),
+        ("Paris and Ada", "en", [Link(0, 5, "Q2")]),
+    ]
+    whole = LinkScorer(DictionaryLinker(LABELS))
+    parts = []
+    for text in texts:
+        whole.add(*text)
+        parts.append(LinkScorer(DictionaryLinker(LABELS)))
+        parts[-1].add(*text)
+    assert total_scores(part.by_language for part in parts) == whole.by_language
 
 
 @given(
@@ -78,6 +104,7 @@ def test_nothing_linked_and_nothing_known_is_zero() -> None:
     scorer.add("nothing", "de", [])
     scores = scorer.by_language["de"]
     assert (scores.precision, scores.recall, scores.f1, scores.accuracy) == (0, 0, 0, 0)
+    assert (scores.span_precision, scores.span_recall, scores.span_f1) == (0, 0, 0)
 
 
 @pytest.fixture
@@ -106,6 +133,23 @@ def test_the_command_scores_each_language_and_knows_ids_that_are_one(files) -> N
     assert apart["en"]["wrong"] == {"Rome": 1}
     assert (apart["fr"]["right"], apart["fr"]["accuracy"]) == (0, 0.0)
     assert document(*flags, "--links", links)["languages"]["fr"]["f1"] == 1.0
+
+
+def test_the_command_scores_each_file_and_all_together(files) -> None:
+    text, more = files / "text.jsonl", files / "more.jsonl"
+    row = {"text": "Rome", "lang": "en", "mentions": [{"start": 0, "end": 4, "id": "Q9"}]}
+    more.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    gold = files / "[mt]*.jsonl"
+    flags = ("kg", "score", "--text", gold, "--labels", files / "labels.jsonl")
+    found = document(*flags, "--text", text)  # named twice, scored once
+    assert set(found["files"]) == {str(text), str(more)}
+    alone = found["files"][str(more)]["en"]
+    assert (alone["linked"], alone["precision"], alone["span_f1"]) == (1, 0.0, 1.0)
+    assert found["languages"]["en"]["linked"] == 3
+    assert found["languages"]["fr"] == found["files"][str(text)]["fr"]
+    shown = run(*flags).stdout
+    assert "links, characters alone" in shown
+    assert "more.jsonl" in shown
 
 
 def test_text_without_mentions_is_no_gold(files) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cli_files import document, run
 
 from ptm_plus.knowledge import Graph
@@ -54,3 +56,17 @@ def test_the_command_tells_it(tmp_path) -> None:
     assert "likes" not in shown
     assert "1 not shown" in shown
     assert run("kg", "stats").exit_code == 2
+
+
+def test_relations_are_shown_by_name_where_names_are_given(tmp_path) -> None:
+    graph, names = tmp_path / "graph.tsv", tmp_path / "relations.jsonl"
+    graph.write_text("".join("\t".join(one) + "\n" for one in TRIPLES), encoding="utf-8")
+    rows = [("knows", "en", "is known to"), ("knows", "fr", "connaît"), ("owns", "en", "has")]
+    lines = [json.dumps(dict(zip(("id", "lang", "label"), row, strict=True))) for row in rows]
+    names.write_text("\n".join(lines), encoding="utf-8")
+    flags = ("kg", "stats", "--kg", graph)
+    assert document(*flags)["relation_names"] is None
+    flags = (*flags, "--relation-labels", names)
+    assert document(*flags)["relation_names"] == {"knows": "is known to"}
+    assert document(*flags, "--language", "fr")["relation_names"] == {"knows": "connaît"}
+    assert "is known to" in run(*flags).stdout

@@ -32,10 +32,11 @@ from preparing import (
 )
 from small_tokenizers import small_tokenizer
 
+from ptm_plus import crew
 from ptm_plus.components import Annotator, Refused
 from ptm_plus.errors import DataError, EnvironmentProblem, PluginError, SettingsError
 from ptm_plus.examples import Example
-from ptm_plus.prepare import artifacts, chunk_pool, preparation
+from ptm_plus.prepare import artifacts, preparation
 from ptm_plus.prepare.artifacts import part_path, partial_folder
 from ptm_plus.prepare.layouts import TEXT_LAYOUT
 from ptm_plus.prepare.store import SequenceStore
@@ -50,7 +51,7 @@ ROWS: list[Example | Refused] = [
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "CHUNK_ROWS", 5)
-    monkeypatch.setattr(chunk_pool, "IN_PROCESS_CHUNKS", 1)
+    monkeypatch.setattr(crew, "IN_PROCESS", 1)
 
 
 def made(cache: Path) -> set[str]:
@@ -194,7 +195,8 @@ import os, signal, sys
 sys.path.insert(0, "tests")
 from pathlib import Path
 import psutil
-from ptm_plus.prepare import chunk_pool, preparation
+from ptm_plus import crew
+from ptm_plus.prepare import preparation
 from preparing import prepare
 from test_prepare_cache import ROWS
 
@@ -204,7 +206,7 @@ def kill(done, total, detail):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    preparation.CHUNK_ROWS, chunk_pool.IN_PROCESS_CHUNKS = 5, 1
+    preparation.CHUNK_ROWS, crew.IN_PROCESS = 5, 1
     prepare(Path(sys.argv[1]), ROWS, settings={"workers": 2}, progress=kill)
 """
 
@@ -322,7 +324,7 @@ def test_a_worker_that_dies_is_an_error_of_the_machine(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(chunk_pool, "IN_PROCESS_CHUNKS", 0)
+    monkeypatch.setattr(crew, "IN_PROCESS", 0)
     here, killed = psutil.Process(), []
 
     def kill_the_first() -> None:

@@ -45,6 +45,13 @@ class GraphFlags:
     lower_case: Annotated[
         bool, typer.Option("--lower-case", help="Also names without an upper-case letter.")
     ] = False
+    common_words: Annotated[
+        bool,
+        typer.Option(
+            "--common-words/--no-common-words",
+            help="Leave out aliases of one word that the text mostly writes in lower case.",
+        ),
+    ] = True
 
 
 @app.command()
@@ -54,16 +61,28 @@ def link(
     graph: GraphFlags,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write (.jsonl).")],
     out: OutputFlags,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0 takes the number of cores.")
+    ] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FOLDER", help="Keeps parts; default: the user's."),
+    ] = None,
 ) -> None:
     """Find entities in text by their names, and write the text with the mentions.
 
     Mentions that come with the text are kept as they are. With --kg, only entities of the graph.
+    The text is linked in parts; a command that is broken off goes on with the part it was at, and
+    what was linked with the same names before is not linked again.
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_commands import link_files
+    from ptm_plus.cli.kg_linking import link_files
+    from ptm_plus.inputs import cache_folder
+    from ptm_plus.settings import RunSettings
 
-    with stoppable("linking"):
-        counts = link_files(_request(graph), output, outlet.watch)
+    kept = cache or cache_folder(RunSettings())
+    with stoppable("linking", goes_on=True):
+        counts = link_files(_request(graph), output, workers, kept, outlet.watch)
     document = {"output": str(output), **counts}
     rows = [(name.replace("_", " "), f"{value:,}") for name, value in counts.items()]
     outlet.show(document, lambda: named_rows(f"linked text in {output}", rows))
@@ -78,6 +97,17 @@ def check(
     vectors: Annotated[
         Path | None, typer.Option("--vectors", help="Entity vectors (.safetensors).")
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="PATH",
+            help="Folder or hub name; counts the mentions that ends of sequences cut.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=8, help="Longest sequence in tokens, with it.")
+    ] = 128,
     fail_below: Annotated[
         float,
         typer.Option(
@@ -95,11 +125,12 @@ def check(
     """Show how well graph, names, text and vectors fit together."""
     outlet = open_outlet(context, out)
     check_suffix(plot)
-    from ptm_plus.cli.kg_commands import check_files, require
+    from ptm_plus.cli.kg_commands import check_files, cut_counter, require
     from ptm_plus.cli.kg_tables import ledger_rows, write_frequencies
 
     with stoppable("checking"):
-        ledger = check_files(_request(graph), vectors, outlet.watch)
+        cutting = cut_counter(tokenizer, max_length) if tokenizer else None
+        ledger = check_files(_request(graph), vectors, cutting, outlet.watch)
         if plot is not None:
             write_frequencies(ledger, plot)
     outlet.show(ledger.to_json(), lambda: named_rows("graph and text", ledger_rows(ledger)))
@@ -117,20 +148,20 @@ def score(
         int, typer.Option("--limit", min=1, help="Most frequent mistakes shown.")
     ] = 12,
 ) -> None:
-    """Compare what names find with the mentions that the text comes with, by language.
+    """Compare what names find with the mentions that the text comes with, by file and language.
 
-    Where not every mention of the text is marked, precision is at least what is shown; accuracy,
-    among links on marked characters, does not depend on that.
+    A link is right on the same characters with the same entity; beside stand the figures for the
+    characters alone. Where not every mention of the text is marked, precision is at least what is
+    shown; accuracy, among links on marked characters, does not depend on that.
 
     ptm-plus kg score --text gold.jsonl --labels labels.jsonl
     """
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_commands import score_files
-    from ptm_plus.cli.kg_tables import score_document, score_table
+    from ptm_plus.cli.kg_scoring import score_document, score_files, score_table
 
     with stoppable("linking"):
         scores = score_files(_request(graph), outlet.watch)
-    outlet.show({"languages": score_document(scores)}, lambda: score_table(scores, limit))
+    outlet.show(score_document(scores), lambda: score_table(scores, limit))
 
 
 @app.command()
@@ -141,11 +172,15 @@ def stats(
     kg: Annotated[Names, typer.Option("--kg", help="Triples (TSV). Repeatable.")] = None,
     labels: Annotated[Names, typer.Option("--labels", help="Names of entities.")] = None,
     links: Annotated[Names, typer.Option("--links", help="Ids that are one (TSV).")] = None,
+    relation_labels: Annotated[
+        Names, typer.Option("--relation-labels", help="Names of relations, as --labels.")
+    ] = None,
+    language: Annotated[str, typer.Option("--language", help="Of those names.")] = "en",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Relations shown.")] = 20,
 ) -> None:
     """Show what a graph and its names are like: sizes, degrees, parts, relations, ambiguity."""
     outlet = open_outlet(context, out)
-    from ptm_plus.cli.kg_tables import stats_table
+    from ptm_plus.cli.kg_tables import relation_names, stats_table
     from ptm_plus.knowledge.graph import read_graph
     from ptm_plus.knowledge.labels import read_labels
     from ptm_plus.knowledge.stats import graph_stats
@@ -155,7 +190,10 @@ def stats(
     with stoppable("counting"), outlet.watch.task("count"):
         names = read_labels(labels, links or ()) if labels else None
         found = graph_stats(read_graph(kg, links or ()), names)
-    outlet.show(found.to_json(), lambda: stats_table(found, limit))
+        known = read_labels(relation_labels) if relation_labels else None
+    called = None if known is None else relation_names(found.by_relation, known, language)
+    document = {**found.to_json(), "relation_names": called}
+    outlet.show(document, lambda: stats_table(found, called, limit))
 
 
 @app.command("import")
@@ -246,4 +284,5 @@ def _request(flags: GraphFlags) -> LinkRequest:
         ambiguity=flags.ambiguity,
         min_length=flags.min_length,
         lower_case=flags.lower_case,
+        common_words=flags.common_words,
     )

@@ -1,26 +1,29 @@
-"""Linking text to a graph by names, and checking what fits together, file to file."""
+"""What the commands of ``kg`` read, and whether graph, names, text and vectors fit together."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import Refused
-from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
+from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.examples import Example, Span
+from ptm_plus.knowledge.common_words import WordCounter, common_words
 from ptm_plus.knowledge.graph import Graph, read_graph
 from ptm_plus.knowledge.labels import EntityLabels, read_labels
 from ptm_plus.knowledge.ledger import Ledger
 from ptm_plus.knowledge.ledger import check as check_fit
-from ptm_plus.knowledge.linker import DictionaryLinker, Link, LinkCounts
-from ptm_plus.knowledge.links import read_links, representative
-from ptm_plus.knowledge.scores import LinkScorer, LinkScores
+from ptm_plus.knowledge.linker import DictionaryLinker, LinkCounts
 from ptm_plus.progress import Watch
-from ptm_plus.sources import parse_source, read_text
+from ptm_plus.sources import SourceSpec, parse_source, read_text
+
+if TYPE_CHECKING:
+    from ptm_plus.prepare.mention_cuts import CutCounter
+
+Common = Mapping[str, frozenset[str]]
+"""Aliases that are common words, by language."""
 
 _ENTITY = "entity"
 _EVERY = 1000
@@ -39,6 +42,7 @@ class LinkRequest:
             graph, and none where there is not.
         min_length: shortest name.
         lower_case: also look for names without an upper-case letter.
+        common_words: leave out aliases that are common words of the text.
     """
 
     text: tuple[str, ...] = ()
@@ -48,6 +52,7 @@ class LinkRequest:
     ambiguity: str | None = None
     min_length: int = 3
     lower_case: bool = False
+    common_words: bool = True
 
     def graph(self) -> Graph | None:
         """Return the graph, ``None`` where there is none."""
@@ -57,8 +62,10 @@ class LinkRequest:
         """Return the names, ``None`` where there are none."""
         return read_labels(self.labels, self.links) if self.labels else None
 
-    def linker(self, labels: EntityLabels, graph: Graph | None) -> DictionaryLinker:
-        """Return the linker over some names."""
+    def linker(
+        self, labels: EntityLabels, graph: Graph | None, common: Common | None = None
+    ) -> DictionaryLinker:
+        """Return the linker over some names, some of which may be common words."""
         policy: Any = self.ambiguity or ("skip" if graph is None else "most_connected")
         return DictionaryLinker(
             labels,
@@ -66,48 +73,54 @@ class LinkRequest:
             ambiguity=policy,
             lower_case=self.lower_case,
             degree=None if graph is None else graph.degree_by_label(),
+            common=common,
         )
 
+    def common(self, labels: EntityLabels, watch: Watch) -> Common:
+        """Return the aliases that are common words of the text, where that counts."""
+        if not self.common_words:
+            return {}
+        counter = WordCounter(labels)
+        with watch.task("count words") as task:
+            number = 0
+            for number, example in enumerate(read_examples(self.text), start=1):
+                counter.add(example.fields["text"], example.languages.get("text", "und"))
+                if number % _EVERY == 0:
+                    task.update(number)
+            task.update(number)
+        return common_words(labels, counter.counts)
 
-def link_files(request: LinkRequest, output: Path, watch: Watch) -> dict[str, int]:
-    """Write the text with its mentions, whole or not at all.
 
-    An example that comes with entities keeps them and gets no others, as in training.
+def cut_counter(tokenizer: str, max_length: int) -> CutCounter:
+    """Return the counter of mentions that the ends of sequences cut.
 
     Args:
-        request: text, names, and perhaps a graph that restricts them.
-        output: ``.jsonl`` file, one object per text.
-        watch: where progress goes.
-
-    Returns:
-        What was counted: texts, refused, given mentions, names found, linked, ambiguous, entities.
+        tokenizer: its folder or hub name.
+        max_length: longest sequence in tokens, specials included.
 
     Raises:
-        SettingsError: no text, no names, or another suffix.
-        DataError: an input is wrong.
-        EnvironmentProblem: the file cannot be written.
+        SettingsError: no such folder, or the special tokens leave no room.
+        EnvironmentProblem: the tokenizer cannot be loaded, or is not a fast one.
     """
-    if output.suffix != ".jsonl":
-        raise SettingsError(f"--output {output}: must end in .jsonl", "name a .jsonl file")
-    if not request.text:
-        raise SettingsError("no text was given", "give --text FILE")
-    graph, names = request.graph(), request.names()
-    if names is None:
-        raise SettingsError("no names were given", "give --labels FILE")
-    if graph is not None:
-        names = names.restricted(set(graph.entities))
-    tally = _Tally()
-    with watch.task("link") as task:
-        rows = _linked(read_examples(request.text, tally), request.linker(names, graph), tally)
-        _write(output, _counted(rows, task))
-    return tally.counts()
+    from ptm_plus.prepare.mention_cuts import CutCounter
+    from ptm_plus.prepare.tokenization import load_tokenizer
+
+    return CutCounter(load_tokenizer(tokenizer), max_length)
 
 
-def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Ledger:
+def check_files(
+    request: LinkRequest, vectors: Path | None, cutting: CutCounter | None, watch: Watch
+) -> Ledger:
     """Compare graph, names, text and vectors.
 
     Text is linked with all names, not only those of the graph's entities, so that the share of
     mentions that the graph knows says something.
+
+    Args:
+        request: graph, names and text.
+        vectors: file of entity vectors.
+        cutting: counts the mentions that the ends of sequences cut.
+        watch: where progress goes.
 
     Raises:
         SettingsError: no graph was given.
@@ -118,46 +131,24 @@ def check_files(request: LinkRequest, vectors: Path | None, watch: Watch) -> Led
     graph, names = request.graph(), request.names()
     if graph is None:
         raise SettingsError("no graph was given", "give --kg FILE")
-    tally = _Tally()
+    counts = LinkCounts()
     if request.text:
-        linker = request.linker(names or EntityLabels({}), graph)
+        names = names or EntityLabels({})
+        linker = request.linker(names, graph, request.common(names, watch))
         with watch.task("link") as task:
-            rows = _linked(read_examples(request.text, tally), linker, tally)
-            for _ in _counted(rows, task):
-                pass
+            number = 0
+            for number, example in enumerate(read_examples(request.text), start=1):
+                given = entity_spans(example)
+                counts.add_known(one.id for one in given)
+                mentions = given or linked_spans(example, linker, counts)
+                if cutting is not None:
+                    cutting.add(example, mentions)
+                if number % _EVERY == 0:
+                    task.update(number)
+            task.update(number)
+    cuts = None if cutting is None else cutting.total()
     table = None if vectors is None else VectorTable.open(vectors)
-    return check_fit(graph, names, tally.all_links(), table)
-
-
-def score_files(request: LinkRequest, watch: Watch) -> dict[str, LinkScores]:
-    """Link text that comes with mentions as if it had none, and compare, by language.
-
-    Raises:
-        SettingsError: no text or no names were given.
-        DataError: an input is wrong, or the text comes without mentions.
-    """
-    if not request.text:
-        raise SettingsError("no text was given", "give --text FILE, with its mentions")
-    graph, names = request.graph(), request.names()
-    if names is None:
-        raise SettingsError("no names were given", "give --labels FILE")
-    if graph is not None:
-        names = names.restricted(set(graph.entities))
-    one_id = read_links(request.links) if request.links else {}
-    scorer, tally = LinkScorer(request.linker(names, graph)), _Tally()
-    with watch.task("link") as task:
-        for number, example in enumerate(read_examples(request.text, tally), start=1):
-            known = [
-                Link(span.start, span.end, representative(one_id, span.id))
-                for span in example.spans
-                if span.kind == _ENTITY and span.id
-            ]
-            scorer.add(example.fields["text"], example.languages.get("text", "und"), known)
-            if number % _EVERY == 0:
-                task.update(number)
-    if not any(one.gold for one in scorer.by_language.values()):
-        raise DataError("the text comes without mentions", "give text whose entities are marked")
-    return dict(sorted(scorer.by_language.items()))
+    return check_fit(graph, names, counts, table, cuts)
 
 
 def require(ledger: Ledger, fail_below: float = 0.0) -> None:
@@ -185,103 +176,35 @@ def mention_share(ledger: Ledger) -> float:
 
 
 # ---------------------------------------------------------------------------------------------
-# Rows
+# Reading
 
 
-class _Tally:
-    """What was seen: texts, refusals, given mentions, links."""
-
-    def __init__(self) -> None:
-        self.texts = self.refused = self.given = 0
-        self.links = LinkCounts()
-        self.given_by_id: dict[str, int] = {}
-
-    def all_links(self) -> LinkCounts:
-        """Return what was linked, given mentions among it."""
-        given = LinkCounts(self.given, self.given, 0)
-        given.by_id.update(self.given_by_id)
-        return self.links + given
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {
-            "texts": self.texts,
-            "refused": self.refused,
-            "mentions_given": self.given,
-            "names_found": self.links.found,
-            "linked": self.links.linked,
-            "ambiguous": self.links.ambiguous,
-            "entities": len(self.all_links().by_id),
-        }
+def read_examples(arguments: Sequence[str]) -> Iterator[Example]:
+    """Yield the examples of some sources, without the rows that are refused."""
+    return (row for _, spec in single_files(arguments) for row in used_rows(spec))
 
 
-def read_examples(arguments: Sequence[str], tally: Any) -> Iterator[Example]:
-    """Yield the examples of some sources; refusals are counted in ``tally.refused``."""
-    for argument in arguments:
-        for row in read_text(parse_source(argument)):
-            if isinstance(row, Refused):
-                tally.refused += 1
-            else:
-                yield row
+def used_rows(spec: SourceSpec) -> Iterator[Example]:
+    """Yield the examples of a source, without the rows that are refused."""
+    return (row for row in read_text(spec) if not isinstance(row, Refused))
 
 
-def _linked(
-    examples: Iterable[Example], linker: DictionaryLinker, tally: _Tally
-) -> Iterator[dict[str, Any]]:
-    for example in examples:
-        tally.texts += 1
-        given = [span for span in example.spans if span.kind == _ENTITY]
-        tally.given += len(given)
-        for span in given:
-            tally.given_by_id[span.id] = tally.given_by_id.get(span.id, 0) + 1
-        found = given or _link(example, linker, tally)
-        others = [span for span in example.spans if span.kind != _ENTITY]
-        yield _row(example, found, others)
+def single_files(arguments: Sequence[str]) -> Iterator[tuple[str, SourceSpec]]:
+    """Yield (name, source) for every file or dataset that the arguments name."""
+    for spec in map(parse_source, arguments):
+        if spec.hub is not None:
+            yield str(spec.hub), spec
+        for path in spec.files:
+            yield path, replace(spec, files=(path,))
 
 
-def _link(example: Example, linker: DictionaryLinker, tally: _Tally) -> list[Span]:
+def entity_spans(example: Example) -> list[Span]:
+    """Return the mentions of entities that came with a text."""
+    return [span for span in example.spans if span.kind == _ENTITY]
+
+
+def linked_spans(example: Example, linker: DictionaryLinker, counts: LinkCounts) -> list[Span]:
+    """Return the mentions that the linker finds, and count them."""
     text, language = example.fields["text"], example.languages.get("text", "und")
-    links = linker.link(text, language, tally.links)
+    links = linker.link(text, language, counts)
     return [Span("text", link.start, link.end, _ENTITY, link.id) for link in links]
-
-
-def _row(example: Example, mentions: Sequence[Span], others: Sequence[Span]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": example.id,
-        "lang": example.languages.get("text", "und"),
-        "text": example.fields["text"],
-        "mentions": [{"start": one.start, "end": one.end, "id": one.id} for one in mentions],
-    }
-    if others:
-        row["spans"] = [
-            {"start": one.start, "end": one.end, "kind": one.kind, "id": one.id} for one in others
-        ]
-    return row
-
-
-def _counted(rows: Iterable[dict[str, Any]], task: Any) -> Iterator[dict[str, Any]]:
-    number = 0
-    for number, row in enumerate(rows, start=1):
-        yield row
-        if number % _EVERY == 0:
-            task.update(number)
-    task.update(number)
-
-
-def _write(output: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(output)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"{output}: cannot be written: {error.strerror or error}",
-            "name another file, or make room",
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ from rich.console import Group, RenderableType
 from ptm_plus.bar_chart import Panel, write_bars
 from ptm_plus.cli.kg_commands import mention_share
 from ptm_plus.cli.rendering import columns, named_rows
-from ptm_plus.knowledge.ledger import Ledger
-from ptm_plus.knowledge.scores import LinkScores
+from ptm_plus.knowledge.labels import EntityLabels
+from ptm_plus.knowledge.ledger import Ledger, MentionCuts
 from ptm_plus.knowledge.stats import GraphStats
-
-_SHARES = ("precision", "recall", "f1", "accuracy")
 
 
 def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
@@ -42,12 +39,15 @@ def ledger_rows(ledger: Ledger) -> list[tuple[str, str]]:
             (
                 "mentions",
                 f"{ledger.mentions['found']:,} found · {ledger.mentions['linked']:,} linked · "
-                f"{ledger.mentions['ambiguous']:,} ambiguous",
+                f"{ledger.mentions['ambiguous']:,} ambiguous · "
+                f"{ledger.mentions['common']:,} common words",
             ),
             ("  in the graph", f"{ledger.mentions_in_graph:,} ({mention_share(ledger):.1%})"),
             ("entities linked", f"{ledger.ids_linked:,} · {ledger.ids_in_graph:,} in the graph"),
             ("linked how often", _buckets(ledger.frequency)),
         ]
+    if ledger.cuts is not None:
+        rows.append((f"cut at {ledger.cuts.max_length:,} tokens", _cuts(ledger.cuts)))
     if ledger.vectors is not None:
         rows.append(("vectors", _vectors(ledger)))
     return rows
@@ -59,6 +59,16 @@ def _vectors(ledger: Ledger) -> str:
         parts.append(f"{ledger.ids_without_vector:,} linked entities have none")
     if ledger.vectors_without_label is not None:
         parts.append(f"{ledger.vectors_without_label:,} have no name")
+    return " · ".join(parts)
+
+
+def _cuts(cuts: MentionCuts) -> str:
+    def share(count: int) -> str:
+        return f"{count:,} ({count / max(1, cuts.mentions):.2%})"
+
+    parts = [f"{share(cuts.split)} by splitting", f"{share(cuts.truncated)} by truncation"]
+    if cuts.without_tokens:
+        parts.append(f"{cuts.without_tokens:,} without tokens")
     return " · ".join(parts)
 
 
@@ -83,41 +93,24 @@ def write_frequencies(ledger: Ledger, path: Path) -> None:
     write_bars(path, [title], [_reach(first) for first in ledger.frequency], [panel])
 
 
-def score_document(scores: Mapping[str, LinkScores]) -> dict[str, Any]:
-    """Return the scores by language as plain values."""
-    names = [one.name for one in fields(LinkScores)] + list(_SHARES)
-    return {
-        language: {name: getattr(one, name) for name in names} for language, one in scores.items()
-    }
+def relation_names(relations: Iterable[str], labels: EntityLabels, language: str) -> dict[str, str]:
+    """Return the names of those relations that have one in a language.
+
+    Raises:
+        DataError: the language is no language code.
+    """
+    found = {relation: labels.label(relation, language) for relation in relations}
+    return {relation: name for relation, name in found.items() if name}
 
 
-def score_table(scores: Mapping[str, LinkScores], limit: int) -> RenderableType:
-    """Return the scores as a table, with the most frequent mistakes of each language."""
-    counts = ("gold", "without_name", "ambiguous", "linked", "right")
-    rows = [
-        (
-            language,
-            *(f"{getattr(one, name):,}" for name in counts),
-            *(f"{getattr(one, name):.3f}" for name in _SHARES),
-        )
-        for language, one in scores.items()
-    ]
-    headings = [name.replace("_", " ") for name in ("language", *counts, *_SHARES)]
-    mistakes = [
-        (f"{language}, {kind}", ", ".join(f"{word} {n:,}×" for word, n in most))
-        for language, one in scores.items()
-        for kind, words in (("wrong", one.wrong), ("missed", one.missed))
-        if (most := _most(words, limit))
-    ]
-    return Group(columns(headings, rows, right=headings[1:]), named_rows("most often", mistakes))
+def stats_table(stats: GraphStats, names: Mapping[str, str] | None, limit: int) -> RenderableType:
+    """Return what a graph is like as tables.
 
-
-def _most(words: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
-    return sorted(words.items(), key=lambda item: (-item[1], item[0]))[:limit]
-
-
-def stats_table(stats: GraphStats, limit: int) -> RenderableType:
-    """Return what a graph is like as tables, with at most so many relations."""
+    Args:
+        stats: the figures.
+        names: names of relations; ``None`` for no column of them.
+        limit: most relations shown.
+    """
     degree = " · ".join(f"{name} {value:,.4g}" for name, value in stats.degree.items())
     more = len(stats.by_relation) - limit
     about = [
@@ -142,12 +135,18 @@ def stats_table(stats: GraphStats, limit: int) -> RenderableType:
         ("relations", f"{stats.relations:,}" + (f", {more:,} not shown" if more > 0 else "")),
     ]
     rows = [
-        (relation, f"{count:,}", f"{count / stats.triples:.1%}")
+        (
+            relation,
+            *([] if names is None else [names.get(relation, "")]),
+            f"{count:,}",
+            f"{count / stats.triples:.1%}",
+        )
         for relation, count in list(stats.by_relation.items())[:limit]
     ]
+    headings = ("relation", *([] if names is None else ["name"]), "triples", "share")
     return Group(
         named_rows("graph", about),
-        columns(("relation", "triples", "share"), rows, right=("triples", "share")),
+        columns(headings, rows, right=("triples", "share")),
     )
 
 

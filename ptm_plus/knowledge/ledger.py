@@ -14,6 +14,25 @@ from ptm_plus.knowledge.linker import LinkCounts
 from ptm_plus.knowledge.table import VectorTable
 
 
+@dataclass(slots=True)
+class MentionCuts:
+    """Mentions that sequences of limited length do not hold whole.
+
+    Attributes:
+        max_length: longest sequence in tokens, specials included.
+        mentions: mentions looked at.
+        split: of those, cut by a border between the sequences that a text is split into.
+        truncated: of those, cut or left out if a text is kept only as far as one sequence goes.
+        without_tokens: of those, on characters that no token stands for.
+    """
+
+    max_length: int
+    mentions: int = 0
+    split: int = 0
+    truncated: int = 0
+    without_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The account of one graph; counts are of distinct ids unless they say mentions.
@@ -23,7 +42,7 @@ class Ledger:
         relations: relations in the graph.
         triples: triples in the graph.
         labelled: entities of the graph that have a name, by language; ``any`` for all together.
-        mentions: mentions found, linked and ambiguous.
+        mentions: names found, and of those linked, ambiguous, and common words.
         mentions_in_graph: linked mentions whose entity is in the graph.
         ids_linked: entities linked in the text.
         ids_in_graph: of those, in the graph.
@@ -31,7 +50,9 @@ class Ledger:
         vectors: rows of the table; ``None`` without one.
         vectors_without_label: rows that no language names; ``None`` without table or labels.
         frequency: entities of the graph by how often they are linked: ``"0"`` never, ``"1"`` once,
-            ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two.
+            ``"2"`` 2 to 3 times, ``"4"`` 4 to 7 times, and so on by powers of two up to the last
+            that any is.
+        cuts: mentions that the ends of sequences cut; ``None`` where no tokenizer was given.
     """
 
     entities: int
@@ -46,6 +67,7 @@ class Ledger:
     vectors: int | None
     vectors_without_label: int | None
     frequency: Mapping[str, int]
+    cuts: MentionCuts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as plain JSON values."""
@@ -72,6 +94,7 @@ def check(
     labels: EntityLabels | None = None,
     counts: LinkCounts | None = None,
     table: VectorTable | None = None,
+    cuts: MentionCuts | None = None,
 ) -> Ledger:
     """Compare graph, names, linked mentions and vectors.
 
@@ -80,6 +103,7 @@ def check(
         labels: names by language.
         counts: what linking the text found, or counts of mentions given with the text.
         table: entity vectors.
+        cuts: what the ends of sequences cut.
     """
     counts = counts or LinkCounts()
     inside = {id: count for id, count in counts.by_id.items() if id in graph.index}
@@ -92,6 +116,7 @@ def check(
             "found": counts.found,
             "linked": counts.linked,
             "ambiguous": counts.ambiguous,
+            "common": counts.common,
         },
         mentions_in_graph=sum(inside.values()),
         ids_linked=len(counts.by_id),
@@ -102,6 +127,7 @@ def check(
         vectors=None if table is None else len(table),
         vectors_without_label=_unnamed(table, labels),
         frequency=_frequency(inside, len(graph.entities)),
+        cuts=cuts,
     )
 
 
@@ -124,6 +150,6 @@ def _unnamed(table: VectorTable | None, labels: EntityLabels | None) -> int | No
 
 def _frequency(counts: Mapping[str, int], entities: int) -> dict[str, int]:
     """Count entities by the power of two below how often they occur."""
-    buckets = Counter(1 << (count.bit_length() - 1) for count in counts.values())
-    ordered = {str(bucket): buckets[bucket] for bucket in sorted(buckets)}
-    return {"0": entities - len(counts), **ordered}
+    buckets = Counter(count.bit_length() - 1 for count in counts.values())
+    powers = range(max(buckets, default=-1) + 1)
+    return {"0": entities - len(counts), **{str(1 << power): buckets[power] for power in powers}}

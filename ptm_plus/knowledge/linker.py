@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -40,19 +40,29 @@ class LinkCounts:
         found: names found in text.
         linked: of those, linked to one entity.
         ambiguous: of those, left out because they may mean several.
+        common: of those, meaning one entity, but left out as common words of the text.
         by_id: linked mentions by entity id.
     """
 
     found: int = 0
     linked: int = 0
     ambiguous: int = 0
+    common: int = 0
     by_id: Counter[str] = field(default_factory=Counter)
+
+    def add_known(self, ids: Iterable[str]) -> None:
+        """Count mentions that came with a text as found and linked."""
+        before = self.by_id.total()
+        self.by_id.update(ids)
+        self.found += self.by_id.total() - before
+        self.linked += self.by_id.total() - before
 
     def __add__(self, other: LinkCounts) -> LinkCounts:
         return LinkCounts(
             self.found + other.found,
             self.linked + other.linked,
             self.ambiguous + other.ambiguous,
+            self.common + other.common,
             self.by_id + other.by_id,
         )
 
@@ -61,8 +71,9 @@ class _Dictionary(NamedTuple):
     """The names of one language: an automaton and, by its pattern numbers, their entities."""
 
     automaton: AhoCorasick
-    entities: Sequence[str]
-    """Entity id by pattern number; empty where the name is ambiguous and skipped."""
+    entities: Sequence[str | None]
+    """Entity id by pattern number; empty where the name is ambiguous and skipped, ``None`` where it
+    means one entity but is a common word."""
 
 
 class DictionaryLinker:
@@ -85,6 +96,8 @@ class DictionaryLinker:
         lower_case: also look for names without capitals and digits in scripts with case; common
             words flood the links then.
         degree: how connected each entity is; needed for ``most_connected``.
+        common: names that are left out as common words of the text, by language
+            (``ptm_plus.knowledge.common_words`` finds them).
 
     Raises:
         SettingsError: an unknown policy, or ``most_connected`` without ``degree``.
@@ -98,6 +111,7 @@ class DictionaryLinker:
         ambiguity: Ambiguity = "skip",
         lower_case: bool = False,
         degree: Mapping[str, int] | None = None,
+        common: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         policies = get_args(Ambiguity)
         if ambiguity not in policies:
@@ -110,13 +124,15 @@ class DictionaryLinker:
         self.ambiguity: Ambiguity = ambiguity
         self.lower_case = lower_case
         self.degree = dict(degree or {})
+        self.common = {name: frozenset(words) for name, words in (common or {}).items() if words}
         self._dictionaries: dict[str, _Dictionary | None] = {}
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what is linked."""
         degree = sorted(self.degree.items()) if self.ambiguity == "most_connected" else []
-        settings = [VERSION, self.min_length, self.ambiguity, self.lower_case, degree]
+        common = sorted((language, sorted(words)) for language, words in self.common.items())
+        settings = [VERSION, self.min_length, self.ambiguity, self.lower_case, degree, common]
         text = json.dumps([self.labels.fingerprint, *settings])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -140,6 +156,8 @@ class DictionaryLinker:
                 counts.linked += 1
                 counts.by_id[entity] += 1
                 links.append(Link(start, end, entity))
+            elif entity is None:
+                counts.common += 1
             else:
                 counts.ambiguous += 1
         return links
@@ -160,10 +178,11 @@ class DictionaryLinker:
     def _dictionary(self, language: str) -> _Dictionary | None:
         if language not in self._dictionaries:
             namings = None if language == "und" else self.labels.by_language.get(language)
-            self._dictionaries[language] = self._build(namings) if namings else None
+            common = self.common.get(language, frozenset())
+            self._dictionaries[language] = self._build(namings, common) if namings else None
         return self._dictionaries[language]
 
-    def _build(self, namings: Namings) -> _Dictionary | None:
+    def _build(self, namings: Namings, common: Collection[str]) -> _Dictionary | None:
         from ahocorasick_rs import AhoCorasick, MatchKind
 
         names = [
@@ -174,7 +193,14 @@ class DictionaryLinker:
         if not names:
             return None
         automaton = AhoCorasick(names, matchkind=MatchKind.Standard, store_patterns=False)
-        return _Dictionary(automaton, [self.choose(namings[name]) for name in names])
+        return _Dictionary(
+            automaton,
+            [self._meaning(namings[name], name in common) for name in names],
+        )
+
+    def _meaning(self, bearers: Sequence[tuple[str, bool]], is_common: bool) -> str | None:
+        entity = self.choose(bearers)
+        return None if entity and is_common else entity
 
 
 def _longest_words(automaton: AhoCorasick, text: str) -> Iterator[tuple[int, int, int]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from ptm_plus.knowledge.labels import standard_language
@@ -13,12 +13,14 @@ from ptm_plus.knowledge.linker import DictionaryLinker, Link
 
 @dataclass(slots=True)
 class LinkScores:
-    """What was linked in one language, and what should have been.
+    """What was linked in one language, and what should have been; parts add up with ``+``.
 
     Attributes:
         gold: mentions that are known.
+        gold_spans: their characters: a mention that may mean several entities counts once.
         without_name: of those, whose entity has no name in the language: out of reach.
         ambiguous: of those, whose words are a name that may mean several, and is left out.
+        common: of those, whose words mean one entity, but are left out as a common word.
         linked: mentions that the linker made.
         right: of those, known ones: the same characters and the same entity.
         same_span: of those, on the characters of a known one, whatever the entity.
@@ -28,13 +30,20 @@ class LinkScores:
     """
 
     gold: int = 0
+    gold_spans: int = 0
     without_name: int = 0
     ambiguous: int = 0
+    common: int = 0
     linked: int = 0
     right: int = 0
     same_span: int = 0
     missed: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: LinkScores) -> LinkScores:
+        return LinkScores(
+            *(getattr(self, one.name) + getattr(other, one.name) for one in fields(self))
+        )
 
     @property
     def precision(self) -> float:
@@ -55,6 +64,30 @@ class LinkScores:
     def accuracy(self) -> float:
         """Share of the linked mentions on known characters that have the right entity."""
         return self.right / max(1, self.same_span)
+
+    @property
+    def span_precision(self) -> float:
+        """Share of the linked mentions on known characters, whatever the entity."""
+        return self.same_span / max(1, self.linked)
+
+    @property
+    def span_recall(self) -> float:
+        """Share of the known characters' mentions that were linked, whatever the entity."""
+        return self.same_span / max(1, self.gold_spans)
+
+    @property
+    def span_f1(self) -> float:
+        """Harmonic mean of span precision and span recall."""
+        return 2 * self.same_span / max(1, self.linked + self.gold_spans)
+
+
+def total_scores(parts: Iterable[Mapping[str, LinkScores]]) -> dict[str, LinkScores]:
+    """Add up scores by language, the languages in order."""
+    total: dict[str, LinkScores] = {}
+    for part in parts:
+        for language, scores in part.items():
+            total[language] = total.get(language, LinkScores()) + scores
+    return dict(sorted(total.items()))
 
 
 class LinkScorer:
@@ -91,12 +124,17 @@ class LinkScorer:
         spans = {one[:2] for one in gold}
         linked = set(self._linker.link(text, language))
         scores.gold += len(gold)
+        scores.gold_spans += len(spans)
         scores.linked += len(linked)
         scores.right += len(gold & linked)
         scores.same_span += sum(one[:2] in spans for one in linked)
+        common = self._linker.common.get(language, frozenset())
         for one in gold:
+            words = text[one.start : one.end]
             scores.without_name += one.id not in named
-            bearers = namings.get(text[one.start : one.end])
-            scores.ambiguous += bearers is not None and not self._linker.choose(bearers)
+            bearers = namings.get(words)
+            ambiguous = bearers is not None and not self._linker.choose(bearers)
+            scores.ambiguous += ambiguous
+            scores.common += not ambiguous and words in common
         scores.missed.update(text[one.start : one.end] for one in gold - linked)
         scores.wrong.update(text[one.start : one.end] for one in linked - gold)

@@ -52,12 +52,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EnvironmentProblem(
                 f"no space left while writing to {folder} ({_free(folder)} free)",
-                "free some space, or set prepare.cache to a folder on another disk",
+                "free some space, or set prepare.cache (--cache) to a folder on another disk",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise EnvironmentProblem(
                 f"cannot write to {folder}: {error.strerror}",
-                "set prepare.cache to a folder that you may write to",
+                "set prepare.cache (--cache) to a folder that you may write to",
             ) from error
         raise
 

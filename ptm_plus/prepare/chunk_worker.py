@@ -5,20 +5,16 @@ This runs in worker processes and imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import Annotator
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
-from ptm_plus.examples import Example, Span
+from ptm_plus.examples import Example, Span, is_unicode
 from ptm_plus.keyed import Draws
 from ptm_plus.prepare.artifacts import part_path, read_part, write_part
 from ptm_plus.prepare.layouts import LayoutInput
@@ -29,8 +25,6 @@ from ptm_plus.prepare.store import SequenceStore, is_whole
 from ptm_plus.prepare.tokenization import pieces, unknown_id
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from tokenizers import Tokenizer
 
 
@@ -134,7 +128,7 @@ class ChunkWorker:
         usable = []
         for number, example in chunk.examples:
             _check_spans(example, example.spans, f"example {example.id}: ", DataError)
-            if all(_is_unicode(text) for text in example.fields.values()):
+            if is_unicode(example):
                 usable.append((number, example))
             else:
                 refused["half a surrogate pair in the text"] += 1
@@ -195,37 +189,9 @@ class ChunkWorker:
         return spans
 
 
-def serve_chunks(connection: Connection) -> None:
-    """Run chunks in a worker process, until there are no more.
-
-    Ctrl-C is for the main process, which ends the workers.
-
-    Args:
-        connection: brings the plugins in files with the recipe, then chunks, then ``None``; takes
-            ``None`` for each finished chunk, or what went wrong.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    start = connection.recv()
-    if start is None:  # another worker died before this one was given anything
-        return
-    _, recipe = start
-    worker = ChunkWorker(recipe)
-    while (chunk := connection.recv()) is not None:
-        try:
-            worker.run(chunk)
-            connection.send(None)
-        except Exception as error:
-            connection.send(error)
-
-
-def _follow_parent() -> None:
-    """End with the main process, also when that was killed and could not say so."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def start_worker(recipe: Recipe) -> Callable[[Chunk], None]:
+    """Return what makes the parts of a chunk; for a crew."""
+    return ChunkWorker(recipe).run
 
 
 @contextmanager
@@ -253,14 +219,6 @@ def _check_spans(
                 f"{blame}the span {span.start} to {span.end} ({span.kind} {span.id}) lies outside "
                 f"the field {span.field!r} of {len(text)} characters"
             )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _drain(annotator: Annotator) -> dict[str, int]:

@@ -25,7 +25,7 @@ from ptm_plus.prepare.artifacts import (
     read_header,
 )
 from ptm_plus.prepare.assembly import assemble_spans, assemble_tokens
-from ptm_plus.prepare.chunk_pool import Progress, run_chunks
+from ptm_plus.prepare.chunk_pool import Progress, prepare_chunks
 from ptm_plus.prepare.preparation import GIVEN, Inputs, Planned, Recipe
 from ptm_plus.prepare.store import SequenceStore, is_whole
 from ptm_plus.prepare.tokenization import backend, fingerprint, load_tokenizer, template
@@ -160,7 +160,7 @@ def _prepare(
         preparation.CHUNK_ROWS,
         preparation.CHUNK_CHARACTERS,
     )
-    count = run_chunks(recipe, chunks, missing, settings.prepare.workers, progress)
+    count = prepare_chunks(recipe, chunks, missing, settings.prepare.workers, progress)
     if recipe.tokens in missing:
         _check_used(stream.name, recipe, count)
         progress(0, None, "writing the sequences")
