@@ -39,6 +39,7 @@ from ptm_plus.prepare.tokenization import ordinary_ids
 from ptm_plus.prepared import Prepared, prepare
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
+from ptm_plus.sampling import make_planner
 from ptm_plus.settings import RunSettings
 from ptm_plus.stages import Stage, make_stages
 from ptm_plus.step import Root
@@ -226,11 +227,5 @@ def _planner(
             )
     weights = {name: value * factors.get(name, 1.0) for name, value in defaults.items()}
     schedules = gather(prepared.plugins, "ptm_schedule", prepared.context)
-    return Planner(
-        settings,
-        prepared.stream_weights,
-        prepared.stream_alpha,
-        weights,
-        [one.component.change for one in of_type(schedules, Schedule)],
-        stages,
-    )
+    changes = [one.component.change for one in of_type(schedules, Schedule)]
+    return make_planner(prepared, weights, changes, stages)

@@ -18,7 +18,7 @@ from ptm_plus.plugins import Plugins
 from ptm_plus.prepare.store import SequenceStore
 from ptm_plus.prepare.stream import prepare_stream
 from ptm_plus.progress import Watch
-from ptm_plus.settings import RunSettings
+from ptm_plus.settings import Course, RunSettings
 from ptm_plus.views import LANGUAGE
 
 
@@ -41,7 +41,7 @@ class Prepared:
         stream_objectives: names of the objectives that each stream serves.
         unmasked: names of streams that are read as they are.
         stream_weights: share of the step's rows by stream.
-        stream_alpha: exponent of token counts among a stream's strata.
+        stream_alpha: exponent of token counts among a stream's strata, over the run.
     """
 
     settings: RunSettings
@@ -58,7 +58,7 @@ class Prepared:
     stream_objectives: dict[str, tuple[str, ...]]
     unmasked: frozenset[str]
     stream_weights: dict[str, float]
-    stream_alpha: dict[str, float]
+    stream_alpha: dict[str, Course]
 
 
 def prepare(settings: RunSettings, watch: Watch) -> Prepared:

@@ -22,6 +22,7 @@ from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
 from ptm_plus.run import Run
 from ptm_plus.run_folder import TOKENIZER, checkpoints, locked, source_tokenizer, write_settings
+from ptm_plus.sampling import epoch_warnings, expected
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import anchored
@@ -60,6 +61,8 @@ def train(
     with _world(settings, device) as world:
         settings = _announce(world, settings, watch, resume)
         run = launch(settings, watch, world.accelerator.device)
+        for words in epoch_warnings(expected(run.planner, run.prepared), settings.batch):
+            watch.note(words)
         self_check(run)
         if world.is_main:
             _keep_tokenizer(run)

@@ -120,9 +120,14 @@ def test_stages_are_shown_with_what_each_of_them_trains(files: Files) -> None:
 def test_many_strata_share_the_last_row() -> None:
     from ptm_plus.cli.plan_tables import _strata
 
-    one = {"tokens": 1000, "share": 0.1, "epochs": 2.0, "fill": 0.9, "rows": 10}
+    one = {"tokens": 1000, "share": 0.1, "fill": 0.9, "rows": 10, "too_often": False}
     strata = [one | {"stratum": f"s{number}", "epochs": number} for number in range(12)]
     rows = list(_strata(strata))
     assert [row[0] for row in rows] == [f"s{number}" for number in range(8)] + ["4 more"]
     assert rows[-1] == ("4 more", "4,000", "40.0 %", "8.0 – 11.0", "90.0 %")
     assert len(list(_strata(strata[:9]))) == 9
+    strata[10] |= {"too_often": True}
+    rows = list(_strata(strata))
+    assert [row[0] for row in rows[8:]] == ["s10", "3 more"]
+    assert rows[8][3] == "10.0 !"
+    assert rows[9][3] == "8.0 – 11.0"
