@@ -142,6 +142,11 @@ def _tell_streams(
             f"{name}: {sum(data.tokens.values()):,} training tokens in {len(data.tokens)} strata, "
             f"rows at least {fill:.1%} full, {len(data.held_out):,} sequences held out"
         )
+        if data.unsplit:
+            watch.note(
+                f"{name}: all text of {', '.join(data.unsplit)} would be held out (it is so few "
+                "examples); it is trained on instead, and no loss is measured on it"
+            )
         found = linked.get(name)
         if found and found.any:
             share = found.both / found.pairs

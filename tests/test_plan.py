@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,34 @@ def test_stages_are_shown_with_what_each_of_them_trains(files: Files) -> None:
     assert (first["losses"], second["losses"]) == (["text/mlm"], ["text/dea"])
     assert first["trained"] < second["trained"]  # the fusion rests in the first
     assert "who trains" in run("plan", files.settings, *flags).stdout
+
+
+def test_the_mixture_of_a_whole_run_is_told(files: Files, tmp_path: Path) -> None:
+    rare = tmp_path / "rare.txt"
+    rare.write_text("ein Weg\n\nein Haus\n", encoding="utf-8")
+    flags = ("--text", files.text, "--text", f"de={rare}", "--steps", "40", "--quiet")
+    flags += ("--set", "batch.alpha.text=[[0, 0.5], [0.5, 0]]")
+    flags += ("--set", "batch.joins.text.de=0.25", "--set", "batch.max_epochs=12")
+    plan = document("plan", files.settings, *flags, "--prepare")
+    english, german = plan["streams"][0]["strata"]
+    assert (english["stratum"], german["stratum"]) == ("en", "de")
+    p = german["tokens"] ** 0.5 / (german["tokens"] ** 0.5 + english["tokens"] ** 0.5)
+    assert german["share"] == pytest.approx(0.25 * p + 0.5 * 0.5)
+    assert german["epochs"] == pytest.approx(german["share"] * 40 * 4 / german["rows"])
+    assert german["used_up"] == 10 + math.ceil(german["rows"] / (4 * p))
+    assert german["too_often"]
+    assert not english["too_often"]
+    mixture = plan["mixture"]
+    assert mixture["alpha"] == {"text": [[0, 0.5], [0.5, 0]]}
+    (warning,) = mixture["warnings"]
+    assert warning.startswith("text/de is read ")
+    shown = " ".join(run("plan", files.settings, *flags).stdout.split())
+    assert "α = 0.5, 0 from 50.0 % on; de from 25.0 % on" in shown
+    assert f"2 of 2, text/en first (step {english['used_up']} of 40); then again" in shown
+    assert warning in shown
+    kept = document("plan", files.settings, *flags, "--set", "batch.exhausted=limit")
+    assert kept["streams"][0]["strata"][1]["epochs"] == pytest.approx(12)
+    assert kept["mixture"]["warnings"] == []
 
 
 def test_many_strata_share_the_last_row() -> None:
