@@ -123,7 +123,7 @@ def test_the_mixture_of_a_whole_run_is_told(files: Files, tmp_path: Path) -> Non
     rare.write_text("ein Weg\n\nein Haus\n", encoding="utf-8")
     flags = ("--text", files.text, "--text", f"de={rare}", "--steps", "40", "--quiet")
     flags += ("--set", "batch.alpha.text=[[0, 0.5], [0.5, 0]]")
-    flags += ("--set", "batch.joins.text.de=0.25", "--set", "batch.max_epochs=12")
+    flags += ("--set", "batch.joins.text.de=0.25", "--set", "batch.max_epochs=20")
     plan = document("plan", files.settings, *flags, "--prepare")
     english, german = plan["streams"][0]["strata"]
     assert (english["stratum"], german["stratum"]) == ("en", "de")
@@ -142,7 +142,7 @@ def test_the_mixture_of_a_whole_run_is_told(files: Files, tmp_path: Path) -> Non
     assert f"2 of 2, text/en first (step {english['used_up']} of 40); then again" in shown
     assert warning in shown
     kept = document("plan", files.settings, *flags, "--set", "batch.exhausted=limit")
-    assert kept["streams"][0]["strata"][1]["epochs"] == pytest.approx(12)
+    assert kept["streams"][0]["strata"][1]["epochs"] == pytest.approx(20)
     assert kept["mixture"]["warnings"] == []
 
 

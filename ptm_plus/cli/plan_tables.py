@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ptm_plus.cli.rendering import columns, named_rows, number, percent, quantity, size
+from ptm_plus.cli.rendering import (
+    columns,
+    firsts,
+    named_rows,
+    number,
+    percent,
+    quantity,
+    size,
+    span,
+)
 
 _SHORT = 12
 _MOST_STRATA = 8
@@ -93,15 +102,10 @@ def _streams(streams: list[dict[str, Any]]) -> RenderableType:
             *cells,
         )
         for stream in streams
-        for first, cells in _firsts(_strata(stream["strata"]))
+        for first, cells in firsts(_strata(stream["strata"]))
     ]
     headings = ("stream", "objectives", "stratum", "tokens", "rows", "epochs", "fill")
     return columns(headings, rows, right=headings[3:])
-
-
-def _firsts(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[bool, tuple[str, ...]]]:
-    for place, row in enumerate(rows):
-        yield place == 0, row
 
 
 def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
@@ -123,7 +127,7 @@ def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             f"{len(rest)} more",
             f"{tokens:,}",
             percent(sum(one["share"] for one in rest)),
-            f"{min(epochs_of):.1f} – {max(epochs_of):.1f}",
+            span(min(epochs_of), max(epochs_of)),
             percent(fill),
         )
 
