@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from ptm_plus.evaluation import evaluate
 from ptm_plus.identity import versions
 from ptm_plus.initialisation import start_from
+from ptm_plus.label_lists import read_label_lists, write_label_lists
 from ptm_plus.launch import launch
 from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
@@ -60,13 +61,15 @@ def train(
     torch.use_deterministic_algorithms(settings.train.deterministic)
     with _world(settings, device) as world:
         settings = _announce(world, settings, watch, resume)
-        run = launch(settings, watch, world.accelerator.device)
+        going_on = resume is not None and bool(checkpoints(settings.output))
+        kept = read_label_lists(settings.output) if going_on else {}
+        run = launch(settings, watch, world.accelerator.device, kept)
         for words in epoch_warnings(expected(run.planner, run.prepared), settings.batch):
             watch.note(words)
         self_check(run)
         if world.is_main:
             _keep_tokenizer(run)
-        going_on = resume is not None and bool(checkpoints(settings.output))
+            write_label_lists(run.output, run.prepared.labels)
         if not going_on and settings.model.init_from:
             start_from(run, Path(settings.model.init_from), watch)
         trainer = Trainer(run, watch, world.accelerator)
