@@ -170,7 +170,7 @@ def _streams(
         core.append(halves_stream(settings))
     streams = gather(plugins, "ptm_streams", context, core)
     names = {one.component.name for one in streams}
-    for section in ("weights", "alpha"):
+    for section in ("weights", "alpha", "joins"):
         for name in getattr(settings.batch, section):
             if name not in names:
                 raise SettingsError(

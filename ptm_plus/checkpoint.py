@@ -22,6 +22,7 @@ from ptm_plus.data import Cursors, Reader
 from ptm_plus.digest import AHEAD, digests_ahead
 from ptm_plus.errors import DataError, PluginError, shown
 from ptm_plus.identity import differences, identity, require_same, versions
+from ptm_plus.label_lists import with_new_rows
 from ptm_plus.processes import World, like, whole
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
@@ -279,7 +280,7 @@ def load_checkpoint(
         watch.note(line)
     load_weights(run, folder)
     if optimizer_for is not None:
-        _load_optimizer(run.encoder, optimizer_for(state), read_tensors(folder / OPTIMIZER))
+        _load_optimizer(run, optimizer_for(state), read_tensors(folder / OPTIMIZER))
         _load_plugin_state(run, read_tensors(folder / PLUGINS), state.plugins)
     return state
 
@@ -305,6 +306,11 @@ def load_weights(run: Run, folder: Path) -> None:
     """
     for module, name in ((run.encoder.backbone, MODEL), (run.encoder.parts, PARTS)):
         own, found = dict(named_tensors(module)), read_tensors(folder / name)
+        if name == PARTS:
+            found = {
+                key: with_new_rows(run, key, tensor, own[key]) if key in own else tensor
+                for key, tensor in found.items()
+            }
         wrong = sorted(
             key
             for key in own.keys() | found.keys()
@@ -322,17 +328,22 @@ def load_weights(run: Run, folder: Path) -> None:
                 tensor.copy_(like(found[key], tensor))
 
 
-def _load_optimizer(encoder: nn.Module, optimizer: AdamW, found: Mapping[str, Tensor]) -> None:
+def _load_optimizer(run: Run, optimizer: AdamW, found: Mapping[str, Tensor]) -> None:
     optimizer.state.clear()
-    for name, parameter in encoder.named_parameters():
+    for name, parameter in run.encoder.named_parameters():
         keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in found]
         if keys and parameter.requires_grad:
             optimizer.state[parameter] = {
                 key: found[f"step/{name}"].to(parameter.device)
                 if key == "step"
-                else like(found[f"{key}/{name}"], parameter)
+                else like(_moments(run, name, found[f"{key}/{name}"], parameter), parameter)
                 for key in keys
             }
+
+
+def _moments(run: Run, name: str, found: Tensor, parameter: Tensor) -> Tensor:
+    """Return moments with zeros for rows of labels that came later."""
+    return with_new_rows(run, name.removeprefix("parts."), found, torch.zeros_like(parameter))
 
 
 def _load_plugin_state(

@@ -417,6 +417,8 @@ class Part:
         taps: returns the taps of the built module.
         frozen: no gradient, evaluation mode, no optimizer slot.
         identity: the module changes nothing at its start (checked by the self-check).
+        rows: kind of label (``context.labels``) that the first dimension of its tensors counts; a
+            run that goes on with more labels keeps the rows of those that it had.
     """
 
     name: str
@@ -425,6 +427,7 @@ class Part:
     taps: Callable[[nn.Module], Iterable[Tap]] | None = None
     frozen: bool = False
     identity: bool = False
+    rows: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

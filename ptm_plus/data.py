@@ -60,6 +60,11 @@ class StreamData:
         settings: the run's settings.
         train: whether it is trained on; otherwise every sequence is held out.
         links: label that stands for another one.
+
+    Attributes:
+        held_out: numbers of the sequences that are held out.
+        tokens: training tokens by stratum.
+        unsplit: strata of which nothing is held out because everything would have been.
     """
 
     def __init__(
@@ -85,6 +90,9 @@ class StreamData:
             )
         draw = uniform(derive_key(settings.train.seed, "held out", name), store.example)
         held = draw < (settings.data.held_out if train else 1.0)
+        self.unsplit = _whole_strata(store, held) if train else ()
+        for stratum in self.unsplit:
+            held[store.stratum == store.strata.index(stratum)] = False
         self.held_out: Ints = np.flatnonzero(held)
         self._training = {
             stratum: np.flatnonzero(~held & (store.stratum == number))
@@ -297,6 +305,17 @@ def held_out_rows(data: StreamData, row_tokens: int, limit: int) -> list[Row]:
             Row(data.name, stratum, HELD_OUT_EPOCH, packed.row(row)) for row in range(len(packed))
         ]
     return rows
+
+
+def _whole_strata(store: SequenceStore, held: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return strata that are held out whole, such as a language of one document.
+
+    Of a stream that is held out whole there is none.
+    """
+    counts = np.bincount(store.stratum, minlength=len(store.strata))
+    held_counts = np.bincount(store.stratum[held], minlength=len(store.strata))
+    whole = np.flatnonzero((counts > 0) & (held_counts == counts))
+    return () if held.all() else tuple(store.strata[number] for number in whole)
 
 
 def _applies(streams: tuple[str, ...], stream: str) -> bool:

@@ -6,7 +6,7 @@ Nothing but weights is taken over: step, optimizer and data start anew. To go on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,14 @@ from ptm_plus.checkpoint import (
 )
 from ptm_plus.errors import DataError
 from ptm_plus.evaluation import held_out_loss
+from ptm_plus.label_lists import Labels, by_label, label_kind, read_label_lists
 from ptm_plus.optimizer import set_mode
 from ptm_plus.prepare.tokenization import fingerprint
 from ptm_plus.probes import ProbeContext, held_out_losses
 from ptm_plus.processes import at_hand
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
-from ptm_plus.run_folder import source_tokenizer
+from ptm_plus.run_folder import home_of, source_tokenizer
 from ptm_plus.sealed import damage
 
 
@@ -64,8 +65,9 @@ def start_from(run: Run, source: Path, watch: Watch) -> dict[str, Matched]:
     folder = _checkpoint(source)
     _check_tokenizer(run, folder)
     before = _held_out(run)
+    labels = read_label_lists(home_of(folder))
     matched = {
-        name: _load(dict(named_tensors(module)), folder / name)
+        name: _load(run, labels, dict(named_tensors(module)), folder / name)
         for module, name in ((run.encoder.backbone, MODEL), (run.encoder.parts, PARTS))
     }
     if not matched[MODEL].loaded:
@@ -108,8 +110,10 @@ def _check_tokenizer(run: Run, folder: Path) -> None:
         )
 
 
-def _load(own: Mapping[str, Tensor], path: Path) -> Matched:
+def _load(run: Run, labels: Labels, own: Mapping[str, Tensor], path: Path) -> Matched:
     found = read_tensors(path)
+    if path.name == PARTS:
+        found |= dict(_rows_by_label(run, labels, own, found))
     loaded = sorted(own.keys() & found.keys())
     shapes = [key for key in loaded if own[key].shape != found[key].shape]
     if shapes:
@@ -127,6 +131,16 @@ def _load(own: Mapping[str, Tensor], path: Path) -> Matched:
         tuple(sorted(found.keys() - own.keys())),
         tuple(sorted(own.keys() - found.keys())),
     )
+
+
+def _rows_by_label(
+    run: Run, labels: Labels, own: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tables whose rows are labels, in the order of this run's labels."""
+    for key in own.keys() & found.keys():
+        then, now = (of.get(label_kind(run, key)) for of in (labels, run.prepared.labels))
+        if then and now and found[key].shape[1:] == own[key].shape[1:]:
+            yield key, by_label(found[key], then, own[key], now)
 
 
 def _told(what: str, found: Matched) -> str:

@@ -30,15 +30,17 @@ from ptm_plus.encoder import Encoder
 from ptm_plus.errors import PluginError, SettingsError, nearest
 from ptm_plus.families import card_of
 from ptm_plus.keyed import derive_key
+from ptm_plus.label_lists import Labels
 from ptm_plus.masking import Vocabulary, word_kind
 from ptm_plus.mixture import Planner
 from ptm_plus.model import build_backbone, build_config, check_length
 from ptm_plus.objectives import masked_lm
 from ptm_plus.plugins import Plugins
 from ptm_plus.prepare.tokenization import ordinary_ids
-from ptm_plus.prepared import Prepared, prepare
+from ptm_plus.prepared import NOTHING, Prepared, prepare
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
+from ptm_plus.sampling import make_planner
 from ptm_plus.settings import RunSettings
 from ptm_plus.stages import Stage, make_stages
 from ptm_plus.step import Root
@@ -49,15 +51,21 @@ def of_type(contributions: Iterable[Contribution[Any]], kind: type[Any]) -> list
     return [one for one in contributions if isinstance(one.component, kind)]
 
 
-def launch(settings: RunSettings, watch: Watch, device: torch.device | None = None) -> Run:
+def launch(
+    settings: RunSettings,
+    watch: Watch,
+    device: torch.device | None = None,
+    kept_labels: Labels = NOTHING,
+) -> Run:
     """Compose a run: data, model, parts, objectives.
 
     Args:
         settings: the resolved settings.
         watch: where progress goes.
         device: where the model lives; the CPU by default.
+        kept_labels: label lists of the run that goes on.
     """
-    return compose(prepare(settings, watch), device or torch.device("cpu"))
+    return compose(prepare(settings, watch, kept_labels), device or torch.device("cpu"))
 
 
 def compose(prepared: Prepared, device: torch.device) -> Run:
@@ -226,11 +234,5 @@ def _planner(
             )
     weights = {name: value * factors.get(name, 1.0) for name, value in defaults.items()}
     schedules = gather(prepared.plugins, "ptm_schedule", prepared.context)
-    return Planner(
-        settings,
-        prepared.stream_weights,
-        prepared.stream_alpha,
-        weights,
-        [one.component.change for one in of_type(schedules, Schedule)],
-        stages,
-    )
+    changes = [one.component.change for one in of_type(schedules, Schedule)]
+    return make_planner(prepared, weights, changes, stages)

@@ -1,22 +1,37 @@
 """What a step is made of: a pure function of the step number.
 
 The base plan comes from the settings; schedules change it one after another. Rows are shared out
-among streams by weight and among a stream's strata by p ∝ tokens^alpha, with one keyed offset per
-step and systematic sampling, so that counts are within one row of their expectation in every step.
+among streams by weight and among a stream's strata by p ∝ tokens^alpha, by systematic sampling with
+one offset per step. Counts are within one row of their expectation in every step; the offsets of
+successive steps are multiples of the golden ratio, so that sums over steps stay within a few rows
+of theirs, however long the run (a keyed random offset would be off by the root of the steps).
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.keyed import derive_key, uniform
-from ptm_plus.settings import RunSettings
+from ptm_plus.keyed import derive_key
+from ptm_plus.settings import Course, RunSettings
 from ptm_plus.stages import Stage, stage_at
+
+Stratum = tuple[str, str]
+"""(stream, stratum)."""
+
+K = TypeVar("K", str, Stratum)
+
+NOTHING: Mapping[str, Mapping[str, Course]] = MappingProxyType({})
+
+_GOLDEN = 0x9E3779B97F4A7C15
+"""The golden ratio's fractional part in units of 2^-64."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class StepPlan:
         mask_rate: predicted share of maskable tokens.
         lr: factor on the peak learning rate.
         kind_weights: factor on the weight of unit kinds, by name; 0 leaves a kind out of the step.
+        stratum_weights: factor on a stratum's share, by stream and stratum; 1 where nothing is
+            said, 0 leaves it out of the step.
     """
 
     step: int
@@ -48,6 +65,7 @@ class StepPlan:
     mask_rate: float
     lr: float
     kind_weights: Mapping[str, float] = field(default_factory=dict)
+    stratum_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def changed(self, **values: object) -> StepPlan:
         """Return a copy with some fields changed; for schedules."""
@@ -65,33 +83,57 @@ def learning_rate(step: int, steps: int, warmup: float, decay: str) -> float:
     return 0.5 * (1 - math.cos(math.pi * left)) if decay == "cosine" else 1.0
 
 
+def first_step(start: float, steps: int) -> int:
+    """Return the first step that begins at a share of the run, or after it."""
+    return round(start * steps)
+
+
+def value_at(course: Course, step: int, steps: int) -> float:
+    """Return the value of a course at a step.
+
+    Args:
+        course: one number, or (share of the run, number) pairs in order, the first from 0.
+        step: number of the step.
+        steps: length of the run.
+    """
+    if not isinstance(course, tuple):
+        return course
+    starts = [first_step(start, steps) for start, _ in course]
+    return course[bisect_right(starts, step) - 1][1]
+
+
 class Planner:
     """Makes the plan of any step.
 
     Args:
         settings: the run's settings.
         stream_weights: weight by active stream.
-        alpha: exponent by active stream.
+        alpha: exponent by active stream, over the run.
         objective_weights: weight by objective.
         schedules: changes, in chain order.
         stages: the run's stages; one over everything where none are given.
+        strata: factor on strata, over the run, by stream and stratum.
 
     Attributes:
         objective_weights: weight by objective, of all stages.
+        scheduled: whether there are schedules.
     """
 
     def __init__(
         self,
         settings: RunSettings,
         stream_weights: Mapping[str, float],
-        alpha: Mapping[str, float],
+        alpha: Mapping[str, Course],
         objective_weights: Mapping[str, float],
         schedules: Sequence[Callable[[StepPlan], StepPlan]] = (),
         stages: Sequence[Stage] = (),
+        strata: Mapping[str, Mapping[str, Course]] = NOTHING,
     ) -> None:
         self.objective_weights = dict(objective_weights)
+        self.scheduled = bool(schedules)
         self._settings = settings
         self._alpha = dict(alpha)
+        self._strata = dict(strata)
         self._schedules = tuple(schedules)
         everything = dict(stream_weights), self.objective_weights
         whole = Stage("main", 0, settings.train.steps, frozenset(), {})
@@ -112,14 +154,33 @@ class Planner:
             stage_step=step - stage.first,
             stage_steps=stage.steps,
             stream_weights=streams,
-            alpha=self._alpha,
+            alpha=self._values(self._alpha, step),
             objective_weights=objectives,
             mask_rate=self._settings.masking.rate,
             lr=learning_rate(step - stage.first, stage.steps, train.warmup, train.decay),
+            stratum_weights={
+                stream: self._values(courses, step) for stream, courses in self._strata.items()
+            },
         )
         for change in self._schedules:
             plan = change(plan)
         return plan
+
+    def _values(self, courses: Mapping[str, Course], step: int) -> dict[str, float]:
+        steps = self._settings.train.steps
+        return {name: value_at(course, step, steps) for name, course in courses.items()}
+
+    def changes(self) -> list[int]:
+        """Return the steps at which stage, alpha or factors change, 0 among them, in order."""
+        steps = self._settings.train.steps
+        courses = [*self._alpha.values(), *(c for of in self._strata.values() for c in of.values())]
+        starts = {
+            first_step(start, steps)
+            for course in courses
+            if isinstance(course, tuple)
+            for start, _ in course
+        }
+        return sorted(one for one in {0, *starts, *(s.first for s in self._stages)} if one < steps)
 
 
 def _weights_in(
@@ -132,17 +193,59 @@ def _weights_in(
     )
 
 
-def shares(tokens: Mapping[str, int], alpha: float) -> dict[str, float]:
-    """Return p ∝ tokens^alpha over strata (XLM, Conneau and Lample 2019, section 3.1)."""
-    powers = {name: float(count) ** alpha for name, count in tokens.items() if count}
+def shares(
+    tokens: Mapping[str, int], alpha: float, weights: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Return p ∝ weight · tokens^alpha over strata (XLM, Conneau and Lample 2019, section 3.1).
+
+    Args:
+        tokens: training tokens by stratum.
+        alpha: exponent.
+        weights: factor by stratum; 1 where nothing is said.
+    """
+    weights = weights or {}
+    logs = {
+        name: alpha * math.log(count)
+        for name, count in tokens.items()
+        if count and weights.get(name, 1.0) > 0
+    }
+    top = max(logs.values(), default=0.0)  # no power overflows
+    powers = {name: weights.get(name, 1.0) * math.exp(log - top) for name, log in logs.items()}
     total = sum(powers.values())
     return {name: power / total for name, power in powers.items()}
 
 
-def share_out(rows: int, weights: Mapping[str, float], offset: float) -> dict[str, int]:
+def row_shares(plan: StepPlan, tokens: Mapping[str, Mapping[str, int]]) -> dict[Stratum, float]:
+    """Return the share of a step's rows by stream and stratum; they sum to one.
+
+    A stream without strata in the step leaves its rows to the others.
+
+    Args:
+        plan: the step's plan.
+        tokens: training tokens by stream and stratum.
+    """
+    strata = {
+        stream: shares(
+            tokens.get(stream, {}),
+            plan.alpha.get(stream, 1.0),
+            plan.stratum_weights.get(stream),
+        )
+        for stream, weight in plan.stream_weights.items()
+        if weight > 0
+    }
+    total = sum(plan.stream_weights[stream] for stream, found in strata.items() if found)
+    return {
+        (stream, stratum): plan.stream_weights[stream] / total * share
+        for stream, found in strata.items()
+        for stratum, share in found.items()
+    }
+
+
+def share_out(rows: int, weights: Mapping[K, float], offset: float) -> dict[K, int]:
     """Share rows out by weight: systematic sampling with an offset in [0, 1).
 
-    Every count is the floor or the ceiling of ``rows · weight``; its mean over offsets is exact.
+    Every count is the floor or the ceiling of ``rows · weight``, also that of neighbours together;
+    its mean over offsets is exact.
     """
     names = sorted(name for name, weight in weights.items() if weight > 0)
     if not names:
@@ -158,8 +261,10 @@ def share_out(rows: int, weights: Mapping[str, float], offset: float) -> dict[st
 
 def draw_rows(
     plan: StepPlan, rows: int, seed: int, tokens: Mapping[str, Mapping[str, int]]
-) -> dict[tuple[str, str], int]:
+) -> dict[Stratum, int]:
     """Return how many rows of each (stream, stratum) a step takes.
+
+    The strata of a stream are neighbours, so a stream's rows meet its weight as well.
 
     Args:
         plan: the step's plan.
@@ -167,15 +272,5 @@ def draw_rows(
         seed: the run's seed.
         tokens: training tokens by stream and stratum.
     """
-    weights = {name: w for name, w in plan.stream_weights.items() if tokens.get(name)}
-    counts = share_out(rows, weights, _offset(seed, "streams", plan.step))
-    drawn: dict[tuple[str, str], int] = {}
-    for stream, count in counts.items():
-        offset = _offset(seed, stream, plan.step)
-        strata = share_out(count, shares(tokens[stream], plan.alpha.get(stream, 1.0)), offset)
-        drawn.update({(stream, stratum): number for stratum, number in strata.items()})
-    return drawn
-
-
-def _offset(seed: int, owner: str, step: int) -> float:
-    return float(uniform(derive_key(seed, "mixture", owner), step))
+    offset = (derive_key(seed, "mixture") + plan.step * _GOLDEN) % 2**64
+    return share_out(rows, row_shares(plan, tokens), (offset >> 11) / 2**53)

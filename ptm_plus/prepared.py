@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ptm_plus.arrangement import Arrangement, arrange
@@ -13,13 +14,16 @@ from ptm_plus.data import StreamData
 from ptm_plus.errors import DataError
 from ptm_plus.inputs import load_links
 from ptm_plus.knowledge.graph import Graph
+from ptm_plus.label_lists import Labels, appended
 from ptm_plus.linked_pairs import LinkedPairs, linked_pairs
 from ptm_plus.plugins import Plugins
 from ptm_plus.prepare.store import SequenceStore
 from ptm_plus.prepare.stream import prepare_stream
 from ptm_plus.progress import Watch
-from ptm_plus.settings import RunSettings
+from ptm_plus.settings import Course, RunSettings
 from ptm_plus.views import LANGUAGE
+
+NOTHING: Labels = MappingProxyType({})
 
 
 @dataclass
@@ -35,13 +39,14 @@ class Prepared:
         streams: data by stream.
         sets: evaluation sets by name: prepared like streams, never trained on.
         labels: the run's label list by span kind.
+        kept_labels: of these, the ones that the run had when it began; the first of each list.
         graph: the graph, if one was given.
         accounts: what prepare counted, by stream.
         linked_pairs: by stream of pairs, how many speak of one entity in both halves.
         stream_objectives: names of the objectives that each stream serves.
         unmasked: names of streams that are read as they are.
         stream_weights: share of the step's rows by stream.
-        stream_alpha: exponent of token counts among a stream's strata.
+        stream_alpha: exponent of token counts among a stream's strata, over the run.
     """
 
     settings: RunSettings
@@ -52,29 +57,35 @@ class Prepared:
     streams: dict[str, StreamData]
     sets: dict[str, StreamData]
     labels: dict[str, tuple[str, ...]]
+    kept_labels: Labels
     graph: Graph | None
     accounts: dict[str, Any]
     linked_pairs: dict[str, LinkedPairs]
     stream_objectives: dict[str, tuple[str, ...]]
     unmasked: frozenset[str]
     stream_weights: dict[str, float]
-    stream_alpha: dict[str, float]
+    stream_alpha: dict[str, Course]
 
 
-def prepare(settings: RunSettings, watch: Watch) -> Prepared:
+def prepare(settings: RunSettings, watch: Watch, kept_labels: Labels = NOTHING) -> Prepared:
     """Load plugins and tokenizer, prepare every stream.
+
+    Args:
+        settings: the run's settings.
+        watch: where progress goes.
+        kept_labels: label lists of the run that goes on; what is new is appended to them.
 
     Raises:
         PtmPlusError: a setting, a plugin or an input is wrong.
     """
-    return prepare_arranged(arrange(settings, watch), watch)
+    return prepare_arranged(arrange(settings, watch), watch, kept_labels)
 
 
-def prepare_arranged(given: Arrangement, watch: Watch) -> Prepared:
+def prepare_arranged(given: Arrangement, watch: Watch, kept_labels: Labels = NOTHING) -> Prepared:
     """Prepare every stream of an arrangement."""
     settings, plugins, graph = given.settings, given.plugins, given.graph
     stores = _stores(given, watch)
-    labels = _label_lists(stores.values(), graph)
+    labels = appended(kept_labels, _label_lists(stores.values(), graph))
     links = load_links(settings)
     _check_spans(plugins, stores, graph, links)
     trained = {one.component.name: one.component for one in given.streams}
@@ -93,6 +104,7 @@ def prepare_arranged(given: Arrangement, watch: Watch) -> Prepared:
         streams={name: data[name] for name in trained},
         sets={name: data[name] for name in stores if name not in trained},
         labels=labels,
+        kept_labels=kept_labels,
         graph=graph,
         accounts={name: stores[name].account for name in stores},
         linked_pairs={name: found for name, found in linked.items() if found},
@@ -142,6 +154,11 @@ def _tell_streams(
             f"{name}: {sum(data.tokens.values()):,} training tokens in {len(data.tokens)} strata, "
             f"rows at least {fill:.1%} full, {len(data.held_out):,} sequences held out"
         )
+        if data.unsplit:
+            watch.note(
+                f"{name}: all text of {', '.join(data.unsplit)} would be held out (it is so few "
+                "examples); it is trained on instead, and no loss is measured on it"
+            )
         found = linked.get(name)
         if found and found.any:
             share = found.both / found.pairs

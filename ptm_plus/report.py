@@ -2,6 +2,7 @@
 
 Schema (a test checks it): ``seconds`` of the whole command; ``speed.tokens_per_second``;
 ``objectives.NAME.{first,last}`` mean training loss over streams, with ``streams`` beside;
+``strata.STREAM.STRATUM`` with ``rows``, ``planned_rows``, ``tokens`` and ``epochs``;
 ``probes.in_text_facts`` and ``probes.graph_only_facts``, each with the accuracy ``with_plugins``,
 ``without_plugins``, of a ``shuffled_graph`` and of the ``majority_guess``, the same as means over
 objects under ``over_objects``, and the number of ``questions``; ``probes.translation_retrieval``
@@ -21,6 +22,7 @@ from typing import Any
 
 from ptm_plus.files import read_json
 from ptm_plus.run import Run
+from ptm_plus.sampling import expected
 from ptm_plus.step import Progress
 
 VERSION = 1
@@ -55,6 +57,7 @@ def make_report(
         "tokens": progress.tokens,
         "speed": {"tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1)},
         "objectives": objectives(progress),
+        "strata": strata(run, progress),
         "probes": probes,
         "evaluation": _plain(evaluation),
         "plugins": [
@@ -97,6 +100,21 @@ def objectives(progress: Progress) -> dict[str, Any]:
         for moment in ("first", "last"):
             values = [losses[moment] for losses in entry["streams"].values()]
             entry[moment] = sum(values) / len(values)
+    return found
+
+
+def strata(run: Run, progress: Progress) -> dict[str, Any]:
+    """Return what the run took of each stratum beside what it was to take, by stream."""
+    planned = expected(run.planner, run.prepared)
+    found: dict[str, dict[str, Any]] = {}
+    for (stream, stratum), plan in sorted(planned.items()):
+        rows, tokens = progress.taken.get(f"{stream}/{stratum}", (0, 0))
+        found.setdefault(stream, {})[stratum] = {
+            "rows": rows,
+            "planned_rows": round(plan.rows, 2),
+            "tokens": tokens,
+            "epochs": round(tokens / run.prepared.streams[stream].tokens[stratum], 3),
+        }
     return found
 
 

@@ -22,12 +22,15 @@ SETTINGS = "settings.toml"
 TOKENIZER = "tokenizer"
 """The run's tokenizer, as transformers saves it."""
 
+LABELS = "labels.json"
+"""The run's label lists, in the order of their rows."""
+
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints."""
 
 _LOCK = "run.lock"
 WRITTEN = (
-    *(CHECKPOINTS, "report.json", "report.partial", SETTINGS, LOG, TOKENIZER),
+    *(CHECKPOINTS, "report.json", "report.partial", SETTINGS, LOG, TOKENIZER, LABELS),
     *("sample", "without-plugins", "without-plugins.log"),
 )
 """Everything that a run writes into its folder, beside the lock."""
@@ -104,7 +107,16 @@ def read_folder(folder: Path) -> Resolved:
         raise DataError(near, "name the folder that `ptm-plus train` wrote", path=folder)
     refuse_links_in(folder)
     resolved = resolve(path)
-    return replace(resolved, settings=moved(resolved.settings, folder))
+    return replace(resolved, settings=_with_own_tokenizer(moved(resolved.settings, folder)))
+
+
+def _with_own_tokenizer(settings: RunSettings) -> RunSettings:
+    """Take the tokenizer that a run was trained with; text that was added would train another."""
+    own = (settings.output / TOKENIZER).absolute()
+    if settings.tokenizer.path or settings.model.path or not checkpoints(settings.output):
+        return settings
+    tokenizer = settings.tokenizer.model_copy(update={"path": str(own) if own.is_dir() else ""})
+    return settings.model_copy(update={"tokenizer": tokenizer})
 
 
 def refuse_links_in(folder: Path) -> None:
@@ -129,11 +141,14 @@ def write_whole(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def home_of(source: Path) -> Path:
+    """Return the run folder of a checkpoint, or of itself."""
+    return source.parent.parent if source.parent.name == CHECKPOINTS else source
+
+
 def source_tokenizer(source: str) -> str:
     """Return the tokenizer of a run folder or of one of its checkpoints, or an empty string."""
-    folder = Path(source)
-    run = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
-    for home in (folder, run):
+    for home in (Path(source), home_of(Path(source))):
         if (home / TOKENIZER).is_dir():
             return str(home / TOKENIZER)
     return ""

@@ -7,9 +7,47 @@ A value's way: default < settings file < command-line flag < ``--set section.key
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+RunShare = Annotated[float, Field(ge=0, lt=1)]
+"""A point of the run: 0 is its beginning, 0.5 half of its steps."""
+
+Course = NotNegative | tuple[tuple[RunShare, NotNegative], ...]
+"""A number, or what it is from some points of the run on."""
+
+
+def _course(value: Any, read: ValidatorFunctionWrapHandler) -> Course:
+    """Read a course; one message for both of its forms.
+
+    Raises:
+        PydanticCustomError: it is none.
+    """
+    try:
+        course: Course = read(value)
+        starts = [start for start, _ in course] if isinstance(course, tuple) else [0.0]
+        if starts[:1] == [0.0] and starts == sorted(set(starts)) and value is not True:
+            return course
+    except ValidationError:
+        pass
+    raise PydanticCustomError(
+        "course",
+        "Input should be a number from 0 on, or [share of the run, number] pairs in order, from 0: "
+        "[[0, 0.7], [0.5, 0.3]]",
+    )
 
 
 class Section(BaseModel):
@@ -100,11 +138,27 @@ class BatchSettings(Section):
     row_tokens: int = Field(512, ge=16, description="Tokens of a packed row.")
     rows: int = Field(8, ge=1, description="Rows per optimizer step, all processes together.")
     micro_rows: int = Field(8, ge=1, description="Rows per forward pass of one process.")
-    weights: dict[str, float] = Field(
-        default_factory=dict, description="Weight of a stream against the others."
+    weights: dict[str, NotNegative] = Field(
+        default_factory=dict,
+        description="Rows of a stream against those of the others: `{text = 3, pairs = 1}`.",
     )
-    alpha: dict[str, float] = Field(
-        default_factory=dict, description="Exponent of token counts among a stream's strata."
+    alpha: dict[str, Annotated[Course, WrapValidator(_course)]] = Field(
+        default_factory=dict,
+        description="By stream: exponent α of p ∝ tokens^α among its strata; or α from shares of "
+        "the run on: `{text = [[0, 0.7], [0.8, 0.5], [0.95, 0.3]]}`.",
+    )
+    joins: dict[str, dict[str, RunShare]] = Field(
+        default_factory=dict,
+        description="By stream and stratum: share of the run before it is read: "
+        "`{text = {sw = 0.5}}`.",
+    )
+    max_epochs: float = Field(
+        10.0, gt=0, description="How often a stratum may be read before `plan` warns."
+    )
+    exhausted: Literal["repeat", "limit"] = Field(
+        "repeat",
+        description="A stratum that was read whole is read again in a new order, as often as its "
+        "share asks for; or at most `max_epochs` times, with a smaller share from the start.",
     )
 
 

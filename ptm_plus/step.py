@@ -6,7 +6,7 @@ contribution to the step's loss, already divided by the global counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ptm_plus.attention import Rule
 from ptm_plus.components import Objective
 from ptm_plus.compose import Contribution
-from ptm_plus.data import HostBatch
+from ptm_plus.data import HostBatch, Row
 from ptm_plus.encoder import Encode, Encoder, States
 from ptm_plus.errors import DataError
 from ptm_plus.microbatch import MicroBatch, host_columns
@@ -84,6 +84,7 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         tokens: training tokens seen, all processes.
+        taken: [rows, tokens] of these by ``stream/stratum``.
         seconds: time spent in steps.
         micro_rows: most rows of a micro-batch, after memory ran out; 0 for the setting.
         skipped: updates that were left out because a gradient was not finite.
@@ -101,6 +102,7 @@ class Progress:
 
     step: int = 0
     tokens: int = 0
+    taken: dict[str, list[int]] = field(default_factory=dict)
     seconds: float = 0.0
     micro_rows: int = 0
     skipped: int = 0
@@ -114,6 +116,14 @@ class Progress:
     last: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+
+    def add_rows(self, rows: Iterable[Row], tokens: Iterable[int]) -> None:
+        """Count rows, each with its tokens."""
+        for row, length in zip(rows, tokens, strict=True):
+            counted = self.taken.setdefault(f"{row.stream}/{row.stratum}", [0, 0])
+            counted[0] += 1
+            counted[1] += length
+            self.tokens += length
 
     def to_json(self, world: World) -> dict[str, Any]:
         """Return plain values, sums of all processes; every process must call it."""

@@ -132,11 +132,9 @@ class Trainer:
             batches = self.stepper.batches(rows, plan, self.progress.micro_rows)
         self._done = done
         progress = self.progress
-        progress.tokens += sum(
-            int(self.run.prepared.streams[row.stream].maker.lengths[row.numbers].sum())
-            for of_stream in rows.values()
-            for row in of_stream
-        )
+        for stream, taken in rows.items():
+            lengths = self.run.prepared.streams[stream].maker.lengths
+            progress.add_rows(taken, (int(lengths[row.numbers].sum()) for row in taken))
         progress.data = add_digests((progress.data, digest))
         progress.score = None
         progress.step = self.run.step = plan.step + 1
@@ -251,6 +249,7 @@ class Trainer:
         progress.troubles, progress.rolled_back = before.troubles, before.rolled_back + 1
         progress.micro_rows, progress.skipped = before.micro_rows, before.skipped
         progress.tokens, progress.seconds = before.tokens, before.seconds
+        progress.taken = before.taken
         self._check_place()
         self.watch.note(f"{words}; back to step {progress.step}, the data go on")
 
@@ -303,6 +302,7 @@ class Trainer:
                 "metrics": dict(progress.metrics),
                 "data": f"{progress.data:016x}",
                 "tokens": progress.tokens,
+                "taken": {name: rows for name, (rows, _) in sorted(progress.taken.items())},
                 "seconds": round(progress.seconds, 3),
             },
         )

@@ -17,12 +17,14 @@ from ptm_plus.allocation import keep_freed_memory
 from ptm_plus.evaluation import evaluate
 from ptm_plus.identity import versions
 from ptm_plus.initialisation import start_from
+from ptm_plus.label_lists import read_label_lists, write_label_lists
 from ptm_plus.launch import launch
 from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
 from ptm_plus.run import Run
 from ptm_plus.run_folder import TOKENIZER, checkpoints, locked, source_tokenizer, write_settings
+from ptm_plus.sampling import epoch_warnings, expected
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import anchored
@@ -62,11 +64,15 @@ def train(
         if world.accelerator.device.type == "cpu":
             keep_freed_memory()
         settings = _announce(world, settings, watch, resume)
-        run = launch(settings, watch, world.accelerator.device)
+        going_on = resume is not None and bool(checkpoints(settings.output))
+        kept = read_label_lists(settings.output) if going_on else {}
+        run = launch(settings, watch, world.accelerator.device, kept)
+        for words in epoch_warnings(expected(run.planner, run.prepared), settings.batch):
+            watch.note(words)
         self_check(run)
         if world.is_main:
             _keep_tokenizer(run)
-        going_on = resume is not None and bool(checkpoints(settings.output))
+            write_label_lists(run.output, run.prepared.labels)
         if not going_on and settings.model.init_from:
             start_from(run, Path(settings.model.init_from), watch)
         trainer = Trainer(run, watch, world.accelerator)

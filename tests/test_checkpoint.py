@@ -85,6 +85,25 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout):
     assert second.progress.tokens == unbroken.progress.tokens
 
 
+def test_a_run_resumed_among_changing_shares_is_the_unbroken_one(tmp_path):
+    values = {
+        "batch.alpha": {"text": [[0, 1.0], [0.5, 0.0]], "pairs": 0.3},
+        "batch.joins": {"text": {"de": 0.7}},
+        "batch.max_epochs": 40,
+        "batch.exhausted": "limit",
+        "train.steps": 10,
+    }
+    unbroken = train_to(trainer_of(tmp_path / "a", ("tlm",), **values), 10)
+    saved(tmp_path / "b", 4, plugins=("tlm",), **values)
+    second = trainer_of(tmp_path / "b", ("tlm",), **values)
+    second.resume(verify=6)
+    train_to(second, 10)
+    assert second.reader.cursors == unbroken.reader.cursors
+    for name, value in unbroken.run.encoder.state_dict().items():
+        assert torch.equal(value, second.run.encoder.state_dict()[name]), name
+    assert unbroken.reader.cursors["text"]["de"] > (0, 0)
+
+
 def states_of(trainer):
     """Return the optimizer's state by parameter name, as lists."""
     return {

@@ -146,6 +146,17 @@ def test_nothing_left_to_train_on_is_refused(tmp_path):
         StreamData("text", store, LABELS, settings)
 
 
+def test_a_stratum_that_would_be_held_out_whole_is_trained_on(tmp_path):
+    body = Seg([10, 11], [0, 1], language="en")
+    draws = uniform(derive_key(0, "held out", "text"), np.arange(400))
+    lone = int(np.flatnonzero(draws < 0.1)[0])  # would be held out
+    sequences = [Seq([body], stratum="sw" if n == lone else "en") for n in range(400)]
+    data = stream(tmp_path, "text", sequences, settings_of())
+    assert data.unsplit == ("sw",)
+    assert data.tokens["sw"] == 2
+    assert sorted([*data.held_out, lone]) == np.flatnonzero(draws < 0.1).tolist()
+
+
 def test_an_evaluation_set_is_held_out_whole(streams):
     data = StreamData("pairs", streams["pairs"].store, LABELS, settings_of(), train=False)
     assert data.held_out.tolist() == list(range(60))

@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptm_plus.mixture import Planner, StepPlan, draw_rows, learning_rate, share_out, shares
+from ptm_plus.mixture import (
+    Planner,
+    StepPlan,
+    draw_rows,
+    learning_rate,
+    row_shares,
+    share_out,
+    shares,
+    value_at,
+)
 from ptm_plus.settings import RunSettings
+
+FEW = 5
+"""Rows by which a sum over many steps may miss its expectation."""
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefg"), st.floats(0.01, 100), min_size=1)
 
@@ -71,6 +83,18 @@ def test_strata_without_tokens_are_left_out():
     assert shares({"en": 5, "fr": 0}, 0.0) == {"en": 1.0}
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0, 400.0])
+def test_powers_do_not_overflow(alpha):
+    found = shares({"en": 10**15, "fr": 10**14}, alpha)
+    assert found["fr"] / found["en"] == pytest.approx(10**-alpha)
+
+
+def test_factors_weigh_strata_and_zero_leaves_them_out():
+    tokens = {"en": 400, "fr": 100, "sw": 900}
+    found = shares(tokens, 0.5, {"fr": 3.0, "sw": 0.0})
+    assert found == pytest.approx({"en": 20 / 50, "fr": 30 / 50})
+
+
 def step_plan(step: int, **changes) -> StepPlan:
     values = {
         "step": step,
@@ -98,10 +122,49 @@ def test_drawn_rows_sum_to_the_rows_and_meet_the_weights():
         assert sum(counts.values()) == 6
         total.update(counts)
     # text gets 4.5 of 6 rows, shared by the square roots 3 to 1; pairs the rest
-    means = {name: count / steps for name, count in total.items()}
-    assert means["pairs", "en-fr"] == pytest.approx(1.5, abs=0.04)
-    assert means["text", "en"] == pytest.approx(4.5 * 0.75, abs=0.05)
-    assert means["text", "fr"] == pytest.approx(4.5 * 0.25, abs=0.05)
+    assert total["pairs", "en-fr"] == pytest.approx(1.5 * steps, abs=FEW)
+    assert total["text", "en"] == pytest.approx(4.5 * 0.75 * steps, abs=FEW)
+    assert total["text", "fr"] == pytest.approx(4.5 * 0.25 * steps, abs=FEW)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["text", "pairs"]),
+        st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 10**9), min_size=1),
+        min_size=1,
+    ),
+    st.floats(0, 1),
+    st.floats(0.1, 10),
+    st.integers(1, 50),
+    st.integers(0, 10**6),
+    st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_sums_over_steps_stay_within_a_few_rows_of_the_formula(
+    tokens, alpha, weight, rows, first, seed
+):
+    weights = {"text": 1.0, "pairs": weight}
+    expected = {
+        (stream, name): rows
+        * (weights[stream] / sum(weights[one] for one in tokens))
+        * (count**alpha / sum(other**alpha for other in strata.values()))
+        for stream, strata in tokens.items()
+        for name, count in strata.items()
+    }
+    total: Counter[tuple[str, str]] = Counter()
+    for number in range(400):
+        plan = step_plan(
+            first + number, stream_weights=weights, alpha=dict.fromkeys(weights, alpha)
+        )
+        counts = draw_rows(plan, rows, seed, tokens)
+        assert sum(counts.values()) == rows
+        total.update(counts)
+        for stream in tokens:  # the ratio between streams holds in every step
+            taken = sum(count for (name, _), count in counts.items() if name == stream)
+            assert abs(taken - sum(v for k, v in expected.items() if k[0] == stream)) < 1 + 1e-9
+        for one, each in expected.items():
+            assert abs(counts.get(one, 0) - each) < 1 + 1e-9
+            assert abs(total[one] - each * (number + 1)) < FEW
 
 
 def test_drawn_rows_are_a_function_of_step_and_seed():
@@ -118,10 +181,49 @@ def test_alpha_is_one_where_nothing_is_said():
     assert total["text", "en"] / text == pytest.approx(0.9, abs=0.01)
 
 
+def test_a_stream_without_strata_leaves_its_rows_to_the_others():
+    plan = step_plan(0, stratum_weights={"pairs": {"en-fr": 0.0}})
+    assert row_shares(plan, TOKENS) == pytest.approx({("text", "en"): 0.75, ("text", "fr"): 0.25})
+
+
 def test_streams_without_tokens_or_weight_get_no_rows():
     plan = step_plan(0, stream_weights={"text": 1.0, "pairs": 0.0, "gone": 5.0})
     assert {stream for stream, _ in draw_rows(plan, 8, 0, TOKENS)} == {"text"}
     assert sum(draw_rows(plan, 8, 0, TOKENS).values()) == 8
+
+
+def test_a_course_changes_at_shares_of_the_run():
+    course = ((0.0, 0.7), (0.75, 0.5), (0.95, 0.3))  # mmBERT's exponents
+    values = [value_at(course, step, 20) for step in range(20)]
+    assert values == [0.7] * 15 + [0.5] * 4 + [0.3]
+    assert value_at(0.3, 7, 20) == 0.3
+    # two changes that fall on one step: the later one counts
+    assert [value_at(course, step, 2) for step in range(2)] == [0.7, 0.7]
+
+
+def test_alpha_and_factors_change_with_the_run_and_the_formula_follows():
+    resolved = RunSettings.model_validate({"train": {"steps": 1000}})
+    tokens = {"text": {"en": 90_000, "fr": 10_000, "sw": 100}}
+    planner = Planner(
+        resolved,
+        {"text": 1.0},
+        {"text": ((0.0, 1.0), (0.5, 0.5))},
+        {},
+        strata={"text": {"sw": ((0.0, 0.0), (0.25, 1.0))}},
+    )
+    assert planner.changes() == [0, 250, 500]
+    total: Counter[tuple[str, str]] = Counter()
+    expected: Counter[str] = Counter()
+    for step in range(1000):
+        counts = draw_rows(planner.plan(step), 7, 0, tokens)
+        assert step >= 250 or ("text", "sw") not in counts
+        total.update(counts)
+        alpha = 1.0 if step < 500 else 0.5
+        strata = {k: v**alpha for k, v in tokens["text"].items() if k != "sw" or step >= 250}
+        expected.update({k: 7 * v / sum(strata.values()) for k, v in strata.items()})
+        for name in strata:
+            assert abs(total["text", name] - expected[name]) < FEW
+    assert total["text", "sw"] > 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,45 @@ def test_stages_are_shown_with_what_each_of_them_trains(files: Files) -> None:
     assert "who trains" in run("plan", files.settings, *flags).stdout
 
 
+def test_the_mixture_of_a_whole_run_is_told(files: Files, tmp_path: Path) -> None:
+    rare = tmp_path / "rare.txt"
+    rare.write_text("ein Weg\n\nein Haus\n", encoding="utf-8")
+    flags = ("--text", files.text, "--text", f"de={rare}", "--steps", "40", "--quiet")
+    flags += ("--set", "batch.alpha.text=[[0, 0.5], [0.5, 0]]")
+    flags += ("--set", "batch.joins.text.de=0.25", "--set", "batch.max_epochs=20")
+    plan = document("plan", files.settings, *flags, "--prepare")
+    english, german = plan["streams"][0]["strata"]
+    assert (english["stratum"], german["stratum"]) == ("en", "de")
+    p = german["tokens"] ** 0.5 / (german["tokens"] ** 0.5 + english["tokens"] ** 0.5)
+    assert german["share"] == pytest.approx(0.25 * p + 0.5 * 0.5)
+    assert german["epochs"] == pytest.approx(german["share"] * 40 * 4 / german["rows"])
+    assert german["used_up"] == 10 + math.ceil(german["rows"] / (4 * p))
+    assert german["too_often"]
+    assert not english["too_often"]
+    mixture = plan["mixture"]
+    assert mixture["alpha"] == {"text": [[0, 0.5], [0.5, 0]]}
+    (warning,) = mixture["warnings"]
+    assert warning.startswith("text/de is read ")
+    shown = " ".join(run("plan", files.settings, *flags).stdout.split())
+    assert "α = 0.5, 0 from 50.0 % on; de from 25.0 % on" in shown
+    assert f"2 of 2, text/en first (step {english['used_up']} of 40); then again" in shown
+    assert warning in shown
+    kept = document("plan", files.settings, *flags, "--set", "batch.exhausted=limit")
+    assert kept["streams"][0]["strata"][1]["epochs"] == pytest.approx(20)
+    assert kept["mixture"]["warnings"] == []
+
+
 def test_many_strata_share_the_last_row() -> None:
     from ptm_plus.cli.plan_tables import _strata
 
-    one = {"tokens": 1000, "share": 0.1, "epochs": 2.0, "fill": 0.9, "rows": 10}
+    one = {"tokens": 1000, "share": 0.1, "fill": 0.9, "rows": 10, "too_often": False}
     strata = [one | {"stratum": f"s{number}", "epochs": number} for number in range(12)]
     rows = list(_strata(strata))
     assert [row[0] for row in rows] == [f"s{number}" for number in range(8)] + ["4 more"]
     assert rows[-1] == ("4 more", "4,000", "40.0 %", "8.0 – 11.0", "90.0 %")
     assert len(list(_strata(strata[:9]))) == 9
+    strata[10] |= {"too_often": True}
+    rows = list(_strata(strata))
+    assert [row[0] for row in rows[8:]] == ["s10", "3 more"]
+    assert rows[8][3] == "10.0 !"
+    assert rows[9][3] == "8.0 – 11.0"

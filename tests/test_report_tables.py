@@ -29,6 +29,7 @@ def report() -> dict[str, Any]:
         "objectives": {
             "mlm": {"first": 6.0, "last": 2.0, "streams": {"text": {"first": 6.0, "last": 2.0}}},
         },
+        "strata": {"text": {"en": {"rows": 3, "planned_rows": 3.2, "tokens": 90, "epochs": 0.1}}},
         "probes": {
             "in_text_facts": nothing,
             "graph_only_facts": fact,
@@ -54,6 +55,19 @@ def test_the_table_has_what_was_measured_and_nothing_else() -> None:
     words = [word for line in lines for word in line]
     assert "shuffled" not in words  # a column that nobody measured
     assert "without" not in words
+
+
+def test_rows_stand_beside_the_plan_where_there_are_several_strata() -> None:
+    one = {"planned_rows": 10.25, "tokens": 1000}
+    text = {f"l{n:02}": {**one, "rows": 40 - n, "epochs": n / 2} for n in range(15)}
+    pairs = {"en-fr": {**one, "rows": 7, "epochs": 0.25}}
+    lines = shown(report_tables({**report(), "strata": {"text": text, "pairs": pairs}}, Path("a")))
+    assert ["read", "from", "stratum", "rows", "planned", "tokens", "epochs"] in lines
+    assert ["text", "l00", "40", "10.2", "1", "k", "0.0"] in lines
+    assert ["l11", "29", "10.2", "1", "k", "5.5"] in lines
+    assert ["3", "more", "81", "30.8", "3", "k", "6.0", "–", "7.0"] in lines
+    assert ["pairs", "en-fr", "7", "10.2", "1", "k", "0.2"] in lines
+    assert not any("stratum" in line for line in shown(report_tables(report(), Path("a"))))
 
 
 def test_the_run_without_plugins_stands_beside() -> None:

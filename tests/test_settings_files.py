@@ -171,6 +171,38 @@ def test_wrong_shapes_say_what_to_write(text: str, key: str, hint: str) -> None:
     assert error.hint == hint
 
 
+@pytest.mark.parametrize(
+    ("text", "alpha"),
+    [
+        ("batch.alpha.text=0.3", 0.3),
+        ("batch.alpha.text=1", 1.0),
+        ("batch.alpha.text=[[0, 0.7], [0.5, 0.3]]", ((0.0, 0.7), (0.5, 0.3))),
+    ],
+)
+def test_a_course_is_a_number_or_pairs(tmp_path: Path, text: str, alpha: Any) -> None:
+    resolved = resolve(sets=[text]).settings
+    assert resolved.batch.alpha == {"text": alpha}
+    assert resolve(file(tmp_path, dump_toml(resolved))).settings == resolved
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("true", "-1", "nan", "[]", "[0.7, 0.5]", "[[0.1, 0.7]]", "[[0, 0.7], [1, 0.3]]"),
+        *("[[0, 0.7], [0.5, 0.5], [0.5, 0.3]]", "[[0, 0.7], [0.5, -1]]", "[[0, 0.7, 1]]"),
+    ],
+)
+def test_what_is_no_course_is_refused_in_one_line(value: str) -> None:
+    error = refused(sets=[f"batch.alpha.text={value}"])
+    assert "(--set), expected a number from 0 on, or [share of the run, number]" in error.message
+    assert "\n" not in error.message
+
+
+def test_weights_and_joins_have_a_range() -> None:
+    assert "greater than or equal to 0" in refused(sets=["batch.weights.text=-1"]).message
+    assert "less than 1" in refused(sets=["batch.joins.text.sw=1"]).message
+
+
 def test_syntax_errors_have_file_and_line(tmp_path: Path) -> None:
     path = file(tmp_path, "[train]\nsteps = 1\nlr = fast\n")
     assert refused(path).message == f"{path}:3: Invalid value (column 6)"

@@ -180,6 +180,11 @@ def test_tokens_are_those_of_the_rows_that_were_taken():
     expected = sum(len(run.collator.view([row])) for taken in rows.values() for row in taken)
     trainer.step(run.planner.plan(0))
     assert trainer.progress.tokens == expected
+    taken = trainer.progress.taken
+    assert sum(tokens for _, tokens in taken.values()) == expected
+    for name, (count, _) in taken.items():
+        stream, stratum = name.split("/")
+        assert count == sum(row.stratum == stratum for row in rows[stream])
     assert trainer.progress.step == run.step == 1
 
 

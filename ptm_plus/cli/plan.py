@@ -58,9 +58,8 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
 
     Returns:
         ``settings`` (the main ones), ``plugins``, ``prepare`` (artifacts, and whether they are
-        there), and, where the data are prepared, ``streams``, ``masking``, ``stages``, ``model``;
-        ``missing``
-        says why something is not in the plan.
+        there), and, where the data are prepared, ``streams``, ``mixture``, ``masking``, ``stages``,
+        ``model``; ``missing`` says why something is not in the plan.
 
     Raises:
         PtmPlusError: as a launch would.
@@ -79,9 +78,9 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
             return {**document, "missing": "the data are not prepared"}
         prepared = prepare_arranged(arranged, watch if prepare_data else Silent())
         document["masking"] = mask_figures(prepared, mask_collator(prepared))
-        document["streams"] = data_figures(prepared, None)
+        document |= data_figures(prepared, None)
         run = compose(prepared, torch.device("cpu"))
-        document["streams"] = data_figures(prepared, run)
+        document |= data_figures(prepared, run)
         document["stages"] = stage_figures(run)
         document["model"] = model_figures(run)
         document["features"] = _features(run)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptm_plus.cli.preview import first_rows
-from ptm_plus.mixture import shares
+from ptm_plus.sampling import epoch_warnings, expected, make_planner, too_often
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ptm_plus.data import Collator
-    from ptm_plus.mixture import StepPlan
     from ptm_plus.prepared import Prepared
     from ptm_plus.run import Run
     from ptm_plus.stages import Stage
 
-_SAMPLED_STEPS = 200
 _SAMPLED_ROWS = 16
 
 BYTES = {"weights": 4, "gradients": 4, "adam": 8}
@@ -30,64 +27,46 @@ FORWARD_AND_BACKWARD = 6
 """Operations per parameter and token: 2 forward, 4 backward (Kaplan et al. 2020, section 2.1)."""
 
 
-def data_figures(prepared: Prepared, run: Run | None) -> list[dict[str, Any]]:
-    """Return, per stream, its objectives and per stratum tokens, share, epochs and row fill."""
-    streams, strata = mean_shares(prepared, run)
-    rows = prepared.settings.train.steps * prepared.settings.batch.rows
-    return [
+def data_figures(prepared: Prepared, run: Run | None) -> dict[str, Any]:
+    """Return what the run takes of its streams.
+
+    Returns:
+        ``streams``, with objectives and, per stratum, tokens, share of the run's rows, epochs, the
+        step at which it was read once, and row fill; ``mixture``, what becomes of strata that were
+        read whole, with warnings.
+    """
+    planner = make_planner(prepared, {}) if run is None else run.planner
+    found, batch = expected(planner, prepared), prepared.settings.batch
+    streams = [
         {
             "stream": name,
             "objectives": _objectives(prepared, run, name),
-            "share": streams.get(name, 0.0),
+            "share": sum(found[name, stratum].share for stratum in data.tokens),
             "held_out_sequences": len(data.held_out),
             "strata": [
                 {
                     "stratum": stratum,
                     "tokens": tokens,
-                    "share": strata.get((name, stratum), 0.0),
+                    "share": found[name, stratum].share,
                     "rows": len(data.rows(stratum, 0)),
                     "fill": data.rows(stratum, 0).fill,
-                    "epochs": rows * strata.get((name, stratum), 0.0) / len(data.rows(stratum, 0)),
+                    "epochs": found[name, stratum].epochs,
+                    "used_up": found[name, stratum].used_up,
+                    "too_often": too_often(found[name, stratum].epochs, batch.max_epochs),
                 }
                 for stratum, tokens in sorted(data.tokens.items(), key=lambda one: -one[1])
             ],
         }
         for name, data in sorted(prepared.streams.items())
     ]
-
-
-def mean_shares(
-    prepared: Prepared, run: Run | None
-) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
-    """Return the mean share of rows over the run, per stream and per (stream, stratum).
-
-    Plans of evenly spaced steps are looked at, so that schedules count.
-    """
-    tokens = {name: data.tokens for name, data in prepared.streams.items()}
-    streams: dict[str, float] = defaultdict(float)
-    strata: dict[tuple[str, str], float] = defaultdict(float)
-    weights = _weights(prepared, run)
-    for of_stream, alpha in weights:
-        total = sum(of_stream.values())
-        for name, weight in of_stream.items():
-            streams[name] += weight / total / len(weights)
-            for stratum, share in shares(tokens[name], alpha.get(name, 1.0)).items():
-                strata[name, stratum] += weight / total * share / len(weights)
-    return dict(streams), dict(strata)
-
-
-def _weights(
-    prepared: Prepared, run: Run | None
-) -> list[tuple[Mapping[str, float], Mapping[str, float]]]:
-    if run is None:
-        return [(prepared.stream_weights, prepared.stream_alpha)]
-    return [(plan.stream_weights, plan.alpha) for plan in _sampled_plans(run)]
-
-
-def _sampled_plans(run: Run) -> list[StepPlan]:
-    steps = run.settings.train.steps
-    chosen = np.unique(np.linspace(0, steps - 1, min(steps, _SAMPLED_STEPS)).astype(int))
-    return [run.planner.plan(int(step)) for step in chosen]
+    mixture = {
+        "exhausted": batch.exhausted,
+        "max_epochs": batch.max_epochs,
+        "alpha": dict(prepared.stream_alpha),
+        "joins": {name: dict(joins) for name, joins in batch.joins.items()},
+        "warnings": epoch_warnings(found, batch),
+    }
+    return {"streams": streams, "mixture": mixture}
 
 
 def _objectives(prepared: Prepared, run: Run | None, stream: str) -> list[dict[str, Any]]:

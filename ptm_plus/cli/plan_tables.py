@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ptm_plus.cli.rendering import columns, named_rows, number, percent, quantity, size
+from ptm_plus.cli.rendering import (
+    columns,
+    firsts,
+    named_rows,
+    number,
+    percent,
+    quantity,
+    size,
+    span,
+)
 
 _SHORT = 12
 _MOST_STRATA = 8
+_EXHAUSTED = {
+    "repeat": "then again in a new order, as often as the share asks for",
+    "limit": "then again in a new order, at most {:g} times: shares are made for it",
+}
 
 
 def plan_tables(plan: Mapping[str, Any]) -> Group:
@@ -22,7 +35,8 @@ def plan_tables(plan: Mapping[str, Any]) -> Group:
     if plan["prepare"]:
         parts.append(_prepare(plan["prepare"]))
     if "streams" in plan:
-        parts += [_streams(plan["streams"]), _masking(plan["masking"])]
+        parts += [_streams(plan["streams"]), named_rows("strata", list(_mixture(plan)))]
+        parts.append(_masking(plan["masking"]))
     if len(plan.get("stages", ())) > 1:
         parts.append(_stages(plan["stages"]))
     if "model" in plan:
@@ -88,25 +102,24 @@ def _streams(streams: list[dict[str, Any]]) -> RenderableType:
             *cells,
         )
         for stream in streams
-        for first, cells in _firsts(_strata(stream["strata"]))
+        for first, cells in firsts(_strata(stream["strata"]))
     ]
     headings = ("stream", "objectives", "stratum", "tokens", "rows", "epochs", "fill")
     return columns(headings, rows, right=headings[3:])
 
 
-def _firsts(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[bool, tuple[str, ...]]]:
-    for place, row in enumerate(rows):
-        yield place == 0, row
-
-
 def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a stream's strata; many small ones share the last row."""
-    shown = strata if len(strata) <= _MOST_STRATA + 1 else strata[:_MOST_STRATA]
+    """Yield the rows of a stream's strata; many small ones share the last row.
+
+    Those that are read too often have rows of their own.
+    """
+    few = len(strata) <= _MOST_STRATA + 1
+    shown = [s for place, s in enumerate(strata) if few or place < _MOST_STRATA or s["too_often"]]
     for one in shown:
-        epochs = f"{one['epochs']:.1f}"
+        epochs = f"{one['epochs']:.1f}{' !' if one['too_often'] else ''}"
         cells = f"{one['tokens']:,}", percent(one["share"]), epochs, percent(one["fill"])
         yield one["stratum"], *cells
-    if rest := strata[len(shown) :]:
+    if rest := [one for one in strata if one not in shown]:
         epochs_of = [one["epochs"] for one in rest]
         tokens = sum(one["tokens"] for one in rest)
         fill = sum(one["fill"] * one["rows"] for one in rest) / sum(one["rows"] for one in rest)
@@ -114,9 +127,43 @@ def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             f"{len(rest)} more",
             f"{tokens:,}",
             percent(sum(one["share"] for one in rest)),
-            f"{min(epochs_of):.1f} – {max(epochs_of):.1f}",
+            span(min(epochs_of), max(epochs_of)),
             percent(fill),
         )
+
+
+def _mixture(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say how strata are drawn and what becomes of those that were read whole."""
+    mixture, steps = plan["mixture"], plan["run"]["steps"]
+    for stream, course in mixture["alpha"].items():
+        joins = mixture["joins"].get(stream, {})
+        late = [f"{name} from {percent(share)} on" for name, share in joins.items() if share]
+        yield stream, "; ".join([f"p ∝ tokens^α, α = {_course(course)}", *late])
+    used = [
+        (one["used_up"], f"{stream['stream']}/{one['stratum']}")
+        for stream in plan["streams"]
+        for one in stream["strata"]
+        if one["used_up"] is not None
+    ]
+    count = sum(len(stream["strata"]) for stream in plan["streams"])
+    if used:
+        step, first = min(used)
+        yield (
+            "read whole",
+            f"{len(used)} of {count}, {first} first (step {step:,} of {steps:,}); "
+            f"{_EXHAUSTED[mixture['exhausted']].format(mixture['max_epochs'])}",
+        )
+    else:
+        yield "read whole", f"none of {count} in {steps:,} steps"
+    yield from (("warning", words) for words in mixture["warnings"])
+
+
+def _course(course: Any) -> str:
+    """Return a number, or a number and where in the run the next ones begin."""
+    if isinstance(course, int | float):
+        return f"{course:g}"
+    first, *later = course
+    return ", ".join([f"{first[1]:g}", *(f"{v:g} from {percent(s)} on" for s, v in later)])
 
 
 def _objectives(objectives: list[dict[str, Any]]) -> str:

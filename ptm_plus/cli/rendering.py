@@ -205,6 +205,18 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def span(low: float, high: float) -> str:
+    """Return two figures as a range, or one where they look the same."""
+    ends = f"{low:.1f}", f"{high:.1f}"
+    return ends[0] if ends[0] == ends[1] else " – ".join(ends)
+
+
+def firsts(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    """Yield rows, and whether each is the first: a group is named once."""
+    for place, row in enumerate(rows):
+        yield place == 0, row
+
+
 def plain_value(value: Any) -> Any:
     """Return a value as JSON holds it: accounts, dataclasses, arrays' scalars and paths too."""
     if isinstance(value, Account):

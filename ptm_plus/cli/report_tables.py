@@ -8,7 +8,16 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from ptm_plus.cli.rendering import columns, named_rows, number, quantity, readable
+from ptm_plus.cli.rendering import (
+    MOST_STRATA,
+    columns,
+    firsts,
+    named_rows,
+    number,
+    quantity,
+    readable,
+    span,
+)
 
 _COLUMNS = {
     "with_plugins": "with plugins",
@@ -31,6 +40,7 @@ def report_tables(report: Mapping[str, Any], folder: Path) -> Group:
         folder: the run folder.
     """
     parts: list[RenderableType] = [_losses(report)]
+    parts += list(_strata(report["strata"]))
     parts += list(_probes(report["probes"]))
     parts += list(_evaluation(report))
     parts.append(named_rows("run", _run(report, folder)))
@@ -51,6 +61,36 @@ def _losses(report: Mapping[str, Any]) -> RenderableType:
     beside = ("last without plugins",) if other else ()
     headings = ("loss", "stream", "first", "last", "held out", *beside)
     return columns(headings, rows, right=headings[2:])
+
+
+def _strata(strata: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Show what was read of each language or pair beside what was planned, where several are."""
+    rows = [
+        (stream if first else "", *cells)
+        for stream, of_stream in strata.items()
+        for first, cells in firsts(_taken(of_stream))
+    ]
+    if any(len(of_stream) > 1 for of_stream in strata.values()):
+        headings = ("read from", "stratum", "rows", "planned", "tokens", "epochs")
+        yield columns(headings, rows, right=headings[2:])
+
+
+def _taken(strata: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the strata of a stream, those of most rows first; many small ones share the last."""
+    ordered = sorted(strata.items(), key=lambda item: -item[1]["rows"])
+    shown = ordered if len(ordered) <= MOST_STRATA + 1 else ordered[:MOST_STRATA]
+    groups = [(name, [one]) for name, one in shown]
+    if rest := [one for _, one in ordered[len(shown) :]]:
+        groups.append((f"{len(rest)} more", rest))
+    for name, group in groups:
+        epochs = [one["epochs"] for one in group]
+        yield (
+            name,
+            f"{sum(one['rows'] for one in group):,}",
+            f"{sum(one['planned_rows'] for one in group):,.1f}",
+            quantity(sum(one["tokens"] for one in group)),
+            span(min(epochs), max(epochs)),
+        )
 
 
 def _probes(probes: Mapping[str, Any]) -> Iterator[RenderableType]:

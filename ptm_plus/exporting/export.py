@@ -36,6 +36,7 @@ from ptm_plus.exporting.left_out import (
 )
 from ptm_plus.exporting.model_card import model_card
 from ptm_plus.exporting.plain_samples import logits_of, make_samples, sample_tensors
+from ptm_plus.label_lists import read_label_lists
 from ptm_plus.launch import launch
 from ptm_plus.optimizer import set_mode
 from ptm_plus.pretrained import without_bars
@@ -124,7 +125,7 @@ def _trained_run(settings: RunSettings, watch: Watch) -> tuple[Run, str]:
     checkpoint, _ = newest_whole(settings.output)
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
-    run = launch(settings, watch)
+    run = launch(settings, watch, kept_labels=read_label_lists(settings.output))
     load_checkpoint(run, watch=watch)
     run.encoder.float()
     set_mode(run.encoder, training=False)

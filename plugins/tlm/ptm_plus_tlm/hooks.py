@@ -75,7 +75,10 @@ class Tlm:
         if not self.settings.language_embeddings:
             return []
         size = (len(context.labels["language"]), context.model_config.hidden_size)
-        return [Part(name="languages", build=partial(_zeros, size), export="needed", identity=True)]
+        build = partial(_zeros, size)
+        return [
+            Part(name="languages", build=build, export="needed", identity=True, rows="language")
+        ]
 
     @hookimpl
     def ptm_inputs(self, context: ContextView) -> list[EmbeddingDelta]:
