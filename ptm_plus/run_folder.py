@@ -22,6 +22,9 @@ SETTINGS = "settings.toml"
 TOKENIZER = "tokenizer"
 """The run's tokenizer, as transformers saves it."""
 
+PROFILE = "profile"
+"""Folder of the trace of a profiled run."""
+
 LABELS = "labels.json"
 """The run's label lists, in the order of their rows."""
 
@@ -30,7 +33,7 @@ CHECKPOINTS = "checkpoints"
 
 _LOCK = "run.lock"
 WRITTEN = (
-    *(CHECKPOINTS, "report.json", "report.partial", SETTINGS, LOG, TOKENIZER, LABELS),
+    *(CHECKPOINTS, "report.json", "report.partial", SETTINGS, LOG, TOKENIZER, LABELS, PROFILE),
     *("sample", "without-plugins", "without-plugins.log"),
 )
 """Everything that a run writes into its folder, beside the lock."""

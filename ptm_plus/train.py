@@ -77,11 +77,7 @@ class Trainer:
             EnvironmentProblem: a checkpoint cannot be written, or another process has ended.
         """
         steps = self.run.settings.train.steps
-        self._check_place()
-        set_mode(self.run.encoder, training=True)
-        self._enter(stage_at(self.run.stages, self.progress.step))
-        self._tell("train_start")
-        self._tell("stage_start")
+        self.start()
         with (
             self.world.lost_processes(),
             self.writer,
@@ -96,6 +92,14 @@ class Trainer:
             self.world.wait()
         self._tell("train_end")
         return self.progress
+
+    def start(self) -> None:
+        """Make ready for the first step, and tell the plugins."""
+        self._check_place()
+        set_mode(self.run.encoder, training=True)
+        self._enter(stage_at(self.run.stages, self.progress.step))
+        self._tell("train_start")
+        self._tell("stage_start")
 
     def _check_place(self) -> None:
         """Check that every process goes on from the same step and the same data."""

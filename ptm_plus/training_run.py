@@ -23,7 +23,14 @@ from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.progress import Watch
 from ptm_plus.report import make_report, write_report
 from ptm_plus.run import Run
-from ptm_plus.run_folder import TOKENIZER, checkpoints, locked, source_tokenizer, write_settings
+from ptm_plus.run_folder import (
+    PROFILE,
+    TOKENIZER,
+    checkpoints,
+    locked,
+    source_tokenizer,
+    write_settings,
+)
 from ptm_plus.sampling import epoch_warnings, expected
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings import RunSettings
@@ -89,6 +96,28 @@ def train(
         if world.is_main:
             write_report(report, settings.output)
     return report
+
+
+def profile(settings: RunSettings, watch: Watch, *, device: str = "auto") -> dict[str, Any]:
+    """Take a run's first steps and return where their time went; nothing is saved but the trace.
+
+    Args:
+        settings: the resolved settings.
+        watch: where progress goes.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+    from ptm_plus.profiling import profiled
+
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
+    accelerator: Accelerator = make_accelerator(settings.train.precision, device)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    run = launch(settings, watch, accelerator.device)
+    trainer = Trainer(run, watch, accelerator)
+    trainer.start()
+    with watch.task("profile"):
+        return profiled(trainer, settings.output / PROFILE)
 
 
 @contextmanager

@@ -9,12 +9,10 @@ import typer
 from ptm_plus.cli.flags import CodeFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.cli.rendering import account_table
-from ptm_plus.cli.training import has_inputs
+from ptm_plus.cli.sample_inputs import given_or_sample
 
 if TYPE_CHECKING:
-    from ptm_plus.progress import Watch
-    from ptm_plus.settings import RunSettings
-    from ptm_plus.settings_files import Resolved
+    pass
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Sequences to show.")]
 Epoch = Annotated[int, typer.Option("--epoch", min=0, help="Epoch whose masks to show.")]
@@ -32,7 +30,7 @@ def prepare(context: typer.Context, run: RunFlags, code: CodeFlag, output: Outpu
     with stoppable("preparing", goes_on=True):
         from ptm_plus.prepared import prepare as prepare_run
 
-        settings = _settings(resolved, outlet.watch)
+        settings = given_or_sample(resolved, outlet.watch)
         prepared = prepare_run(settings, outlet.watch)
     accounts = prepared.accounts
     if output.json:
@@ -61,7 +59,7 @@ def plan(
         from ptm_plus.cli.plan import make_plan
         from ptm_plus.cli.plan_tables import plan_tables
 
-        settings = _settings(resolved, outlet.watch)
+        settings = given_or_sample(resolved, outlet.watch)
         document = make_plan(settings, outlet.watch, prepare_data=prepare_data)
     outlet.show(document, lambda: plan_tables(document))
 
@@ -83,16 +81,6 @@ def preview(
         from ptm_plus.cli.preview import make_preview
         from ptm_plus.cli.preview_text import preview_text
 
-        settings = _settings(resolved, outlet.watch)
+        settings = given_or_sample(resolved, outlet.watch)
         document = make_preview(settings, outlet.watch, stream=stream, count=count, epoch=epoch)
     outlet.show(document, lambda: preview_text(document))
-
-
-def _settings(resolved: Resolved, watch: Watch) -> RunSettings:
-    """Return the run's settings; those of the sample, whose files are written, without inputs."""
-    if has_inputs(resolved.settings):
-        return resolved.settings
-    from ptm_plus.sample import build_world
-    from ptm_plus.sample_run import sample_settings
-
-    return sample_settings(resolved, build_world(), watch)

@@ -13,6 +13,7 @@ from ptm_plus.cli.console import LoggedWatch
 from ptm_plus.cli.flags import CodeFlag, DeviceFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.folders import claim_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
+from ptm_plus.cli.sample_inputs import given_or_sample, has_inputs
 from ptm_plus.errors import StopRequested
 from ptm_plus.launched import is_main_process
 from ptm_plus.run_folder import SETTINGS, read_folder
@@ -20,6 +21,7 @@ from ptm_plus.run_folder import SETTINGS, read_folder
 if TYPE_CHECKING:
     from ptm_plus.progress import Watch
     from ptm_plus.settings import RunSettings
+    from ptm_plus.settings_files import Resolved
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 
@@ -34,6 +36,9 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Take a few steps and tell where their time goes.")
+    ] = False,
 ) -> None:
     """Train, from raw files to checkpoints and a report.
 
@@ -47,6 +52,9 @@ def train(
     resolved = code.checked(run.resolve())
     settings, where = resolved.settings, device.checked()
     _check_plugins(settings)
+    if profile:
+        _profile(outlet, resolved, where)
+        return
     if is_main_process():
         claim_folder(settings, overwrite)
     watch = _logged(outlet, settings)
@@ -118,15 +126,15 @@ def export(
     outlet.show(document, lambda: export_tables(document))
 
 
-def has_inputs(settings: RunSettings) -> bool:
-    """Tell whether any data was named; without, the built-in sample is trained on.
+def _profile(outlet: Outlet, resolved: Resolved, device: str) -> None:
+    """Profile the first steps of a run; on the sample, those with plugins."""
+    with stoppable("profiling"):
+        from ptm_plus.cli.profile_table import profile_table
+        from ptm_plus.training_run import profile
 
-    Files in the settings of a plugin (its ``paths``) are data as well.
-    """
-    from ptm_plus.settings_paths import names_files
-
-    data = settings.data
-    return bool(data.text or data.pairs or data.kg or data.labels) or names_files(settings)
+        settings = given_or_sample(resolved, outlet.watch)
+        document = profile(settings, outlet.watch, device=device)
+    outlet.show(document, lambda: profile_table(document))
 
 
 def _check_plugins(settings: RunSettings) -> None:
