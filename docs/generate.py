@@ -63,6 +63,7 @@ HELPERS = (
     "cache_folder",
     "field_segment",
     "special_segment",
+    "template",
     "nearest",
 )
 

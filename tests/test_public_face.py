@@ -43,6 +43,7 @@ PINNED = [
         "span_units",
     ),
     "special_segment",
+    "template",
 ]
 
 

@@ -25,7 +25,9 @@ from ptm_plus import (
     paired,
     pairs_stream,
     predicted_sequences,
+    template,
 )
+from ptm_plus_tlm.frames import frame_of, separator_id
 from ptm_plus_tlm.layout import pair_layout
 from ptm_plus_tlm.settings import TlmSettings
 
@@ -54,13 +56,17 @@ class Tlm:
 
     @hookimpl
     def ptm_layouts(self, context: ContextView) -> list[Layout]:
-        """Return the pair layout."""
-        restart, swap = self.settings.positions == "restart", self.settings.swap
+        """Return the pair layout, in the frame that the settings name."""
+        chosen = self.settings
+        separator = None
+        if chosen.layout == "document":
+            separator = separator_id(context.tokenizer, chosen.separator)
+        frame = frame_of(chosen.layout, chosen.positions, template(context.tokenizer), separator)
         return [
             Layout(
                 name=self.instance,
-                lay_out=partial(pair_layout, restart=restart, swap=swap),
-                fingerprint=f"tlm-1-{restart}-{swap}",
+                lay_out=partial(pair_layout, frame=frame, swap=chosen.swap),
+                fingerprint=f"tlm-2-{frame}-{chosen.swap}",
             )
         ]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from ptm_plus import Section
+from ptm_plus_tlm.frames import LayoutName, Positions
 
 
 class TlmSettings(Section):
@@ -14,8 +13,16 @@ class TlmSettings(Section):
 
     weight: float = Field(1.0, ge=0, description="Factor on the loss.")
     stream_weight: float = Field(1.0, gt=0, description="Rows against the other streams.")
-    positions: Literal["restart", "continue"] = Field(
-        "restart", description="Positions of the second half: from 0 again (XLM), or going on."
+    layout: LayoutName = Field(
+        "auto",
+        description="Special tokens around the halves: the tokenizer's own, or those of a method.",
+    )
+    separator: str = Field(
+        "<|parallel_sep|>", min_length=1, description="Token between the halves of `document`."
+    )
+    positions: Positions = Field(
+        "auto",
+        description="Positions of the second half: from 0 again (as XLM), or going on (as others).",
     )
     swap: bool = Field(True, description="Draw at each access which half comes first.")
     language_embeddings: bool = Field(
