@@ -74,6 +74,7 @@ COMPOSES = {
     "Rewriter": "chain on each stream",
     "Layout": "union",
     "UnitKind": "union, under one token budget",
+    "Emphasis": "product",
     "Feature": "union",
     "EmbeddingDelta": "sum",
     "EmbeddingReplacement": "unique per position",

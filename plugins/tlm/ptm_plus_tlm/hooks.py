@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ptm_plus import (
     ContextView,
     EmbeddingDelta,
+    Emphasis,
     Layout,
     MicroBatch,
     Objective,
@@ -27,6 +28,7 @@ from ptm_plus import (
     predicted_sequences,
     template,
 )
+from ptm_plus_tlm.focus import one_half
 from ptm_plus_tlm.frames import frame_of, separator_id
 from ptm_plus_tlm.layout import pair_layout
 from ptm_plus_tlm.settings import TlmSettings
@@ -69,6 +71,14 @@ class Tlm:
                 fingerprint=f"tlm-2-{frame}-{chosen.swap}",
             )
         ]
+
+    @hookimpl
+    def ptm_masking(self, context: ContextView) -> list[Emphasis]:
+        """Return the emphasis on one half of each pair, if it is asked for."""
+        if self.settings.focus == 1:
+            return []
+        weigh = partial(one_half, focus=self.settings.focus)
+        return [Emphasis(name="half", weigh=weigh, streams=(STREAM,))]
 
     @hookimpl
     def ptm_objectives(self, context: ContextView) -> list[Objective]:

@@ -25,6 +25,12 @@ class TlmSettings(Section):
         description="Positions of the second half: from 0 again (as XLM), or going on (as others).",
     )
     swap: bool = Field(True, description="Draw at each access which half comes first.")
+    focus: float = Field(
+        1.0,
+        ge=1,
+        le=1000,
+        description="Chance of a word of one half, drawn at each access, against the other's.",
+    )
     language_embeddings: bool = Field(
         False, description="Add a language vector to every token; it is lost in a plain export."
     )
