@@ -11,11 +11,13 @@ from ptm_plus.examples import Example, Span
 from ptm_plus.knowledge.labels import standard_language
 from ptm_plus.sources.formats import pair_rows, text_rows
 from ptm_plus.sources.spec import SourceSpec
+from ptm_plus.sources.tmx import Unit
 
 BLANK_LINE = "blank line"
 EMPTY_TEXT = "empty text"
 EMPTY_HALF = "empty half"
 EQUAL_HALVES = "identical halves"
+NO_TRANSLATION = "not in both languages"
 
 _ENTITY = "entity"
 
@@ -89,7 +91,12 @@ def _text(row: Mapping[str, Any], default: str, place: _Place) -> Example | Refu
 def _pair(
     row: Mapping[str, Any], languages: tuple[str, str] | None, place: _Place
 ) -> Example | Refused:
-    if "translation" in row:
+    if isinstance(row, Unit):
+        found = _from_unit(row, languages, place)
+        if found is None:
+            return Refused(NO_TRANSLATION, *place)
+        row = found
+    elif "translation" in row:
         row = _from_translation(row, languages, place)
     texts = {half: _string(row, half, place) for half in ("src", "tgt")}
     if not all(text.strip() for text in texts.values()):
@@ -102,6 +109,28 @@ def _pair(
         spans += _spans(row, f"{half}_spans", half, text, place)
     codes = _pair_codes(row, languages, place)
     return Example(_identifier(row, place), texts, codes, spans)
+
+
+def _from_unit(
+    unit: Unit, languages: tuple[str, str] | None, place: _Place
+) -> Mapping[str, Any] | None:
+    """Spell a unit out in columns; ``None`` if it is not in both languages.
+
+    Without languages from the flag, a unit of exactly two gives them in its own order.
+    """
+    texts: dict[str, str] = {}
+    for tag, text in unit.items():
+        texts.setdefault(_standard(tag, place), text)
+    if languages is None and len(texts) > 2:
+        raise place.error(
+            f"a translation unit in {len(texts)} languages: {listed(texts)}",
+            "say which two are meant: en-fr=FILE",
+        )
+    wanted = languages or tuple(texts)
+    if len(wanted) != 2 or not set(wanted) <= set(texts):
+        return None
+    src, tgt = wanted
+    return {"src": texts[src], "tgt": texts[tgt], "src_lang": src, "tgt_lang": tgt}
 
 
 def _from_translation(
