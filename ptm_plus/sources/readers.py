@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ptm_plus.components import Refused
 from ptm_plus.errors import DataError, listed, nearest, shown
 from ptm_plus.examples import Example, Span
-from ptm_plus.knowledge.labels import standard_language
+from ptm_plus.languages import valid_language
 from ptm_plus.sources.formats import pair_rows, text_rows
 from ptm_plus.sources.spec import SourceSpec
 from ptm_plus.sources.tmx import Unit
@@ -57,10 +57,20 @@ def read_pairs(spec: SourceSpec) -> Iterator[Example | Refused]:
         DataError: a file is empty or of an unknown format, or a row is broken.
         SettingsError: the flag gives something that is not two languages.
     """
+    return (row for row, _, _ in placed_pairs(spec))
+
+
+Placed = tuple[Example | Refused, str, int]
+"""What came of a row, its file and its line."""
+
+
+def placed_pairs(spec: SourceSpec) -> Iterator[Placed]:
+    """Yield what :func:`read_pairs` yields, each with the file and line of its row."""
     languages = spec.pair_languages()
     for path, line, row in pair_rows(spec):
         place = _Place(path, line)
-        yield Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
+        found = Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
+        yield found, path, line
 
 
 def text_example(row: Mapping[str, Any], language: str, path: str, line: int) -> Example | Refused:
@@ -245,7 +255,7 @@ def _standard(tag: Any, place: _Place) -> str:
     if not isinstance(tag, str):
         raise place.error(f"a language is {shown(tag)}, not a text", "codes are like en, zh-Hant")
     try:
-        return standard_language(tag.strip())
+        return valid_language(tag.strip())
     except DataError as error:
         raise place.error(error.message, error.hint) from error
 

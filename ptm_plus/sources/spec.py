@@ -10,7 +10,6 @@ from pathlib import Path
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.files import exists, plain_suffix
 from ptm_plus.hub import as_path
-from ptm_plus.knowledge.labels import standard_language
 from ptm_plus.languages import valid_language
 
 _LANGUAGES = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
@@ -180,6 +179,6 @@ def _matching(path: str) -> tuple[str, ...]:
 
 def _checked(tag: str, argument: str) -> str:
     try:
-        return standard_language(tag)
+        return valid_language(tag) if tag else "und"
     except DataError as error:
         raise SettingsError(f"{error.message} (in {argument!r})", error.hint) from error
