@@ -56,7 +56,9 @@ class DataSettings(Section):
     """Inputs. Files may be compressed (.gz, .xz, .bz2); globs are allowed."""
 
     text: tuple[str, ...] = Field((), description="Text files; `en=file` gives the language.")
-    pairs: tuple[str, ...] = Field((), description="Parallel files; `en-fr=file` likewise.")
+    pairs: tuple[str, ...] = Field(
+        (), description="Parallel files; `en-fr=file` likewise, or `en-fr=a,b`."
+    )
     kg: tuple[str, ...] = Field((), description="Triples: head, relation, tail, tab-separated.")
     labels: tuple[str, ...] = Field((), description="Names of entities, with languages.")
     links: tuple[str, ...] = Field((), description="Two ids a row that mean one entity.")
