@@ -63,6 +63,7 @@ HELPERS = (
     "cache_folder",
     "field_segment",
     "special_segment",
+    "template",
     "nearest",
 )
 
@@ -73,6 +74,7 @@ COMPOSES = {
     "Rewriter": "chain on each stream",
     "Layout": "union",
     "UnitKind": "union, under one token budget",
+    "Emphasis": "product",
     "Feature": "union",
     "EmbeddingDelta": "sum",
     "EmbeddingReplacement": "unique per position",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ControlToken,
         EmbeddingDelta,
         EmbeddingReplacement,
+        Emphasis,
         Event,
         Exporter,
         ExternalTable,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         field_segment,
         special_segment,
     )
+    from ptm_plus.prepare.tokenization import template
     from ptm_plus.probes import ProbeContext, paired, predicted_sequences
     from ptm_plus.settings import RunSettings, Section
     from ptm_plus.views import SpanTable, View
@@ -90,6 +92,7 @@ __all__ = [
     "Draws",
     "EmbeddingDelta",
     "EmbeddingReplacement",
+    "Emphasis",
     "Encode",
     "EnvironmentProblem",
     "Event",
@@ -155,6 +158,7 @@ __all__ = [
     "shown",
     "span_units",
     "special_segment",
+    "template",
 ]
 
 _HOMES = {
@@ -187,6 +191,7 @@ _HOMES = {
         "field_segment",
         "special_segment",
     ),
+    "prepare.tokenization": ("template",),
     "microbatch": ("MicroBatch",),
     "mixture": ("StepPlan",),
     "inputs": ("cache_folder", "pairs_stream"),

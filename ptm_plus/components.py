@@ -276,6 +276,24 @@ class UnitKind:
     streams: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Emphasis:
+    """Makes some tokens likelier to be masked than others, whatever kind they are masked by.
+
+    A unit's chance is multiplied by the mean over its tokens; those of several plugins are
+    multiplied. The budgets of sequence and kinds stay: what some tokens win, others lose.
+
+    Attributes:
+        name: unique within the plugin.
+        weigh: view and draws to ``[T]`` positive relative chances, 1 for no change.
+        streams: streams where it applies; empty for all.
+    """
+
+    name: str
+    weigh: Callable[[View, Draws], NDArray[np.float64]]
+    streams: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class MaskPlan:
     """What the arbiter decided for one view.

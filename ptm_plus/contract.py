@@ -46,7 +46,7 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "ptm_annotators": Hook("streams", (c.Annotator,)),
         "ptm_rewriters": Hook("settings", (c.Rewriter,)),
         "ptm_layouts": Hook("tokenizer", (c.Layout,)),
-        "ptm_masking": Hook("tokenizer", (c.UnitKind,)),
+        "ptm_masking": Hook("tokenizer", (c.UnitKind, c.Emphasis)),
         "ptm_features": Hook("labels", (c.Feature,)),
         "ptm_inputs": Hook("labels", (c.EmbeddingDelta, c.EmbeddingReplacement, c.Visibility)),
         "ptm_parts": Hook("labels", (c.Part, c.ExternalTable)),

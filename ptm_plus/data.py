@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.components import Feature, FeatureInput, MaskPlan, UnitKind
+from ptm_plus.components import Emphasis, Feature, FeatureInput, MaskPlan, UnitKind
 from ptm_plus.compose import Contribution
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.keyed import Draws, derive_key, uniform
@@ -191,6 +191,7 @@ class Collator:
         vocabulary: what replacement may write.
         seed: the run's seed.
         unmasked: names of streams that are read as they are.
+        emphases: what makes tokens likelier to be masked, with owners.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class Collator:
         vocabulary: Vocabulary,
         seed: int,
         unmasked: Collection[str] = (),
+        emphases: Sequence[Contribution[Emphasis]] = (),
     ) -> None:
         self.streams = streams
         self.vocabulary = vocabulary
@@ -208,6 +210,7 @@ class Collator:
         self.features = features
         self._seed = seed
         self._unmasked = frozenset(unmasked)
+        self._emphases = emphases
 
     def batch(
         self,
@@ -247,7 +250,16 @@ class Collator:
         draws = {c.component.name: Draws(self._seed, c.instance, view.stream) for c in kinds}
         weighed = [weighed_kind(c.component, weights) for c in kinds]
         rate = 0.0 if view.stream in self._unmasked else rate
-        return plan_masks(view, weighed, rate, draws, self.vocabulary)
+        return plan_masks(view, weighed, rate, draws, self.vocabulary, self._emphasis(view))
+
+    def _emphasis(self, view: View) -> NDArray[np.float64] | None:
+        """Return the product of all emphases on a view; ``None`` where there is none."""
+        product = None
+        for owner in self._emphases:
+            if _applies(owner.component.streams, view.stream):
+                found = owner.component.weigh(view, Draws(self._seed, owner.instance, view.stream))
+                product = found if product is None else product * found
+        return product
 
     def step_spans(self, stream: str, rows: Sequence[Row]) -> dict[str, SpanTable]:
         """Return the spans of all rows of a step: what features of scope ``step`` may see."""

@@ -207,14 +207,15 @@ def ptm_layouts(context: ContextView) -> list[c.Layout]:
 
 
 @hookspec
-def ptm_masking(context: ContextView) -> list[c.UnitKind]:
+def ptm_masking(context: ContextView) -> list[c.UnitKind | c.Emphasis]:
     """Propose units to mask: phrases, entities, spans of random length.
 
     Called after prepare; reads up to phase ``tokenizer``. One arbiter draws from the units of all
     kinds under one token budget; nobody masks beside it.
 
     Composes by union: two kinds of one name are refused. Kinds of a lower ``order`` choose first,
-    those of one order by name.
+    those of one order by name. Emphases, which make tokens of whatever kind likelier to be chosen,
+    are multiplied.
 
     Example::
 

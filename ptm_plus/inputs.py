@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from ptm_plus.prepare.word_counts import stream_word_counts
 from ptm_plus.progress import Watch
 from ptm_plus.settings import RunSettings
 from ptm_plus.sources import SourceSpec, parse_source, read_pairs, read_text, source_fingerprint
+from ptm_plus.sources.pair_filters import PairFilters
+from ptm_plus.sources.readers import placed_pairs
 
 Read = Callable[[SourceSpec], Iterator[Example | Refused]]
 
@@ -57,7 +60,7 @@ def text_stream(settings: RunSettings) -> Stream:
 
 def halves_stream(settings: RunSettings) -> Stream:
     """Return parallel files as single sentences, for runs without a plugin that takes pairs."""
-    return file_stream("halves", settings.data.pairs, read_pairs, settings)
+    return _wanted_pairs("halves", settings)
 
 
 def pairs_stream(
@@ -77,15 +80,28 @@ def pairs_stream(
         objectives: objectives that the stream serves.
         weight: share of the step's rows.
     """
-    stream = file_stream(name, settings.data.pairs, read_pairs, settings)
-    return Stream(
-        name=name,
-        examples=stream.examples,
-        fingerprint=stream.fingerprint,
-        layout=layout,
-        objectives=objectives,
-        weight=weight,
+    stream = _wanted_pairs(name, settings)
+    return replace(stream, layout=layout, objectives=objectives, weight=weight)
+
+
+def _wanted_pairs(name: str, settings: RunSettings) -> Stream:
+    """Return a stream over the parallel files, without the pairs that the filters refuse."""
+    data = settings.data
+    filters = PairFilters(data.length_ratio, data.duplicates, not data.swapped)
+    plain = file_stream(name, data.pairs, read_pairs, settings)
+    specs = [parse_source(argument) for argument in data.pairs]
+    return replace(
+        plain,
+        examples=partial(_filtered, specs, filters, data.max_examples),
+        fingerprint=f"{derive_key(plain.fingerprint, repr(filters)):016x}",
     )
+
+
+def _filtered(
+    specs: Sequence[SourceSpec], filters: PairFilters, limit: int
+) -> Iterator[Example | Refused]:
+    rows = filters.over(placed_pairs(spec) for spec in specs)
+    return itertools.islice(rows, limit) if limit else rows
 
 
 def file_stream(name: str, arguments: Sequence[str], read: Read, settings: RunSettings) -> Stream:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 
 from ptm_plus.errors import DataError
 from ptm_plus.knowledge.labels import standard_language
 
 
+@lru_cache(maxsize=4096)
 def valid_language(tag: str) -> str:
     """Return a tag in its standard form, if its parts are in the registry of BCP 47.
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ptm_plus.arrangement import gather
 from ptm_plus.components import (
+    Emphasis,
     Exporter,
     ExternalTable,
     Feature,
@@ -108,6 +109,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         Vocabulary(int(prepared.tokenizer.mask_token_id), ordinary_ids(prepared.tokenizer)),
         settings.train.seed,
         prepared.unmasked,
+        of_type(kinds, Emphasis),
     )
     known = of_type(objectives, Objective)
     stages = make_stages(settings.train, plugins.instances, partial(_by_stream, prepared, known))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptm_plus.components import MaskPlan, UnitKind, Units
 from ptm_plus.keyed import Draws
-from ptm_plus.ragged import cumsum_within, ragged_indexes
+from ptm_plus.ragged import cumsum_within, exclusive_cumsum, ragged_indexes
 from ptm_plus.views import SpanTable, View
 
 Ints = NDArray[np.int64]
@@ -117,6 +117,7 @@ def plan_masks(
     rate: float,
     draws: Mapping[str, Draws],
     vocabulary: Vocabulary,
+    emphasis: NDArray[np.float64] | None = None,
 ) -> MaskPlan:
     """Decide which tokens of a view are predicted and what stands in their place.
 
@@ -126,9 +127,10 @@ def plan_masks(
         rate: predicted share of maskable tokens.
         draws: keyed draws by kind name.
         vocabulary: what replacement may write.
+        emphasis: ``[T]`` relative chances of tokens; ``None`` for equal ones.
     """
     kinds = sorted(kinds, key=lambda kind: (kind.order, kind.name))
-    proposed = [_candidates(view, kind, draws[kind.name]) for kind in kinds]
+    proposed = [_candidates(view, kind, draws[kind.name], emphasis) for kind in kinds]
     blocked = _blocked(view, kinds, proposed)
     budgets = _budgets(view, kinds, proposed, blocked, rate)
     taken = np.full(len(view), -1, dtype=np.int64)
@@ -186,14 +188,28 @@ def force_spans(
     )
 
 
-def _candidates(view: View, kind: UnitKind, draws: Draws) -> _Candidates:
+def _candidates(
+    view: View, kind: UnitKind, draws: Draws, emphasis: NDArray[np.float64] | None
+) -> _Candidates:
     units = _whole(view, kind.propose(view, draws))
+    if emphasis is not None:
+        units = replace(units, weight=_emphasised(units, emphasis))
     sequence = view.sequence[units.start]
     active = np.ones(len(units.start), dtype=np.bool_)
     item = np.arange(len(units.start), dtype=np.int64)
     if units.group is not None and len(item):
         active, item = _mirror(view, units, sequence, kind.mirror, draws)
     return _Candidates(units, sequence, item, active)
+
+
+def _emphasised(units: Units, emphasis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return units' weights, each times the mean emphasis of its tokens."""
+    if not len(units.start):
+        return np.zeros(0)
+    tokens = emphasis[ragged_indexes(units.start, units.length)]
+    # Summed unit by unit: the difference of two running sums would depend on the batch.
+    mean = np.add.reduceat(tokens, exclusive_cumsum(units.length)) / units.length
+    return mean if units.weight is None else units.weight * mean
 
 
 def _whole(view: View, units: Units) -> Units:

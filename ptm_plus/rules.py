@@ -136,6 +136,7 @@ _RULES: Mapping[type[Any], _Rule] = {
     c.Rewriter: _rewriters,
     c.Layout: _run_names("layouts"),
     c.UnitKind: _unit_kinds,
+    c.Emphasis: _own_names("emphases"),
     c.Feature: _own_names("features"),
     c.EmbeddingDelta: _own_names("embedding deltas"),
     c.EmbeddingReplacement: _own_names("embedding replacements"),

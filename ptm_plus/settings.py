@@ -94,11 +94,23 @@ class DataSettings(Section):
     """Inputs. Files may be compressed (.gz, .xz, .bz2); globs are allowed."""
 
     text: tuple[str, ...] = Field((), description="Text files; `en=file` gives the language.")
-    pairs: tuple[str, ...] = Field((), description="Parallel files; `en-fr=file` likewise.")
+    pairs: tuple[str, ...] = Field(
+        (), description="Parallel files; `en-fr=file` likewise, or `en-fr=a,b`."
+    )
     kg: tuple[str, ...] = Field((), description="Triples: head, relation, tail, tab-separated.")
     labels: tuple[str, ...] = Field((), description="Names of entities, with languages.")
     links: tuple[str, ...] = Field((), description="Two ids a row that mean one entity.")
     vectors: str = Field("", description="Entity vectors (.safetensors); default: train them.")
+    length_ratio: float = Field(
+        3.0,
+        ge=0,
+        description="Refuse pairs with a half so many times longer than usual for their languages; "
+        "0 none.",
+    )
+    duplicates: bool = Field(False, description="Use a pair that occurs twice twice.")
+    swapped: bool = Field(
+        False, description="Use pairs whose halves look as if in each other's language."
+    )
     held_out: float = Field(0.02, gt=0, lt=0.5, description="Share kept for evaluation.")
     max_examples: int = Field(0, ge=0, description="Read at most this many rows per stream; 0 all.")
 

@@ -9,7 +9,7 @@ from typing import Any
 from ptm_plus.discovery import Request, discover, find, read_info
 from ptm_plus.hub import as_path
 from ptm_plus.settings import RunSettings
-from ptm_plus.sources.spec import HUB, split_argument
+from ptm_plus.sources.spec import HUB, split_argument, split_parallel
 
 Change = Callable[[str], str]
 
@@ -102,7 +102,8 @@ def _source(argument: str, change: Change) -> str:
     languages, path = split_argument(argument)
     if path.startswith(HUB):
         return argument
-    return f"{languages}={change(path)}" if languages else change(path)
+    changed = ",".join(change(one) for one in split_parallel(path) or (path,))
+    return f"{languages}={changed}" if languages else changed
 
 
 def _plugin(text: str, change: Change) -> str:

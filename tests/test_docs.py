@@ -201,6 +201,7 @@ COUNTS = {
     "four.tsv": 2,
     "en-fr=two.tsv": 2,
     "bitext.jsonl": 2,
+    "memory.tmx": 1,
     "triples.tsv": 3,
     "links.tsv": 3,
     "labels.jsonl": 2,

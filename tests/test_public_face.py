@@ -12,7 +12,14 @@ import ptm_plus
 
 PINNED = [
     *("CONTRACT", "Annotator", "Claim", "ContextView", "ControlToken", "DataError", "Draws"),
-    *("EmbeddingDelta", "EmbeddingReplacement", "Encode", "EnvironmentProblem", "Event"),
+    *(
+        "EmbeddingDelta",
+        "EmbeddingReplacement",
+        "Emphasis",
+        "Encode",
+        "EnvironmentProblem",
+        "Event",
+    ),
     *(
         "Example",
         "Exporter",
@@ -43,6 +50,7 @@ PINNED = [
         "span_units",
     ),
     "special_segment",
+    "template",
 ]
 
 

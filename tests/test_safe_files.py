@@ -94,6 +94,8 @@ INPUTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     **{f"text{s}": (f"a{s}", drain(read_text)) for s in (".txt", ".jsonl", ".tsv", ".csv")},
     **{f"text{s}": (f"a{s}", drain(read_text)) for s in (".parquet", ".jsonl.gz", ".txt.xz")},
     "pairs": ("a.tsv", drain(read_pairs)),
+    "pairs.tmx": ("a.tmx", drain(read_pairs)),
+    "pairs.parallel": ("a.en", lambda path: list(read_pairs(parse_source(f"en-fr={path},{path}")))),
     "questions": ("a.jsonl", drain(read_questions)),
     "graph": ("a.tsv", lambda path: read_graph([path])),
     "labels.jsonl": ("a.jsonl", lambda path: read_labels([path])),
@@ -118,6 +120,39 @@ def test_a_pickle_for_labels_of_vectors(trap: Trap, tmp_path: Path) -> None:
     assert len(VectorTable.open(tmp_path / "vectors.safetensors").labels) == 6
     (tmp_path / "vectors.ids.json").write_bytes(trap.pickled())
     trap.refused(4, VectorTable.open, tmp_path / "vectors.safetensors")
+
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "ha"}">' for n in range(12))
+EVIL_TYPES = {
+    "billion laughs": f"<!DOCTYPE tmx [{LAUGHS}]>",
+    "quadratic": f'<!DOCTYPE tmx [<!ENTITY l11 "{"ha" * 50_000}">]>',
+    "a file": '<!DOCTYPE tmx [<!ENTITY l11 SYSTEM "file:///etc/passwd">]>',
+    "the network": '<!DOCTYPE tmx [<!ENTITY l11 SYSTEM "http://localhost:9/x">]>',
+    "a parameter": '<!DOCTYPE tmx [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]>',
+    "a type elsewhere": '<!DOCTYPE tmx SYSTEM "http://localhost:9/tmx.dtd">',
+}
+
+
+@pytest.mark.parametrize("name", EVIL_TYPES)
+def test_a_memory_that_defines_entities(name: str, trap: Trap, tmp_path: Path) -> None:
+    """Nothing is expanded, opened or called, whatever the document type says."""
+    segments = "".join(f'<tuv lang="{code}"><seg>&l11;{code}</seg></tuv>' for code in ("en", "fr"))
+    path = tmp_path / "a.tmx"
+    path.write_text(f"{EVIL_TYPES[name]}<tmx><body><tu>{segments}</tu></body></tmx>")
+    said = trap.refused(4, drain(read_pairs), path)
+    assert "a.tmx:1: " in said
+    assert "root:" not in said
+
+
+def test_a_tag_without_end_is_not_kept_in_memory(
+    trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptm_plus.sources.tmx.LONGEST_UNIT", 200_000)
+    path = tmp_path / "a.tmx"
+    path.write_bytes(b"<tmx a='" + b"x" * 2_000_000)
+    assert "a tag of more than 200,000 bytes" in trap.refused(4, drain(read_pairs), path)
+    path.write_bytes(b"<tmx><tu><tuv lang='en'><seg>" + b"x" * 2_000_000)
+    assert "a segment of more than 200,000" in trap.refused(4, drain(read_pairs), path)
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "prepare", "preview", "config show"])

@@ -141,6 +141,7 @@ def tiny_settings(
         "data.kg": [str(home / "triples.tsv")] if knows else None,
         "data.vectors": str(home / "vectors.safetensors") if knows else None,
         "data.held_out": 0.1,
+        "data.duplicates": True,
         "prepare.workers": 1,
         "prepare.max_length": 64,
         "prepare.cache": str(home / "cache"),

@@ -166,8 +166,10 @@ def _fault(reader: Reader, error: PtmPlusError, path: Path) -> str:
         whole = any(words in error.message for words in _WHOLE_FILE)
         if reader.by_line and error.line is None and not whole:
             return f"does not name the line: {shown[:200]}"
-        if error.line is not None and not 1 <= error.line <= _lines(path):
-            return f"names line {error.line} of {_lines(path)}: {shown[:200]}"
+        if error.line is not None and not 1 <= error.line <= (
+            held := _lines(Path(error.path or path))
+        ):
+            return f"names line {error.line} of {held}: {shown[:200]}"
     return ""
 
 
@@ -176,7 +178,10 @@ def _lines(path: Path) -> float:
     if path.suffix == ".parquet":
         return float("inf")
     try:
-        return max(1, len(plain_lines(path)))
+        lines = plain_lines(path)
+        if ".tmx" in path.suffixes:  # to XML every \r ends a line, and the end of the file is one
+            return 1 + len(lines) + sum(line.count(b"\r") for line in lines)
+        return max(1, len(lines))
     except Violation:
         return float("inf")
 

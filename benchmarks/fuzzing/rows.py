@@ -6,10 +6,13 @@ import csv
 import functools
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import pyarrow
 import pyarrow.parquet
@@ -136,6 +139,32 @@ def _txt(random: Random) -> Files:
     return {"a.txt": random.choice(("\n\n", "\n \n\n", "\r\n\r\n")).join(paragraphs).encode()}
 
 
+def _tmx(random: Random) -> Files:
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<tmx version="1.4"><header/><body>']
+    for number in range(random.randint(1, 4)):
+        lines.append(f'<tu tuid="{number}">')
+        for language in ("en", random.choice(("fr", "fr-FR", "FR"))):
+            text = escape(_XML_ONLY.sub("", cell(random)))
+            mark = random.choice(("", "<ph>{b}</ph>", "<hi>bold</hi>", "<![CDATA[<b>]]>"))
+            key = random.choice(("xml:lang", "lang"))
+            lines.append(f'  <tuv {key}="{language}"><seg>{text}{mark}</seg></tuv>')
+        lines.append("</tu>")
+    return {"a.tmx": "\n".join([*lines, "</body></tmx>", ""]).encode()}
+
+
+_XML_ONLY = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _parallel(random: Random) -> Files:
+    """Return two files of as many lines."""
+    lines = [(cell(random), cell(random)) for _ in range(random.randint(1, 5))]
+    halves = zip(*lines, strict=True)
+    return {
+        name: "".join(f"{text}\n" for text in half).encode()
+        for name, half in zip(("a.en", "a.fr"), halves, strict=True)
+    }
+
+
 # ---------------------------------------------------------------------------------------------
 # Rules
 
@@ -213,6 +242,29 @@ def _identified(row: Row, columns: tuple[str, ...]) -> int:
     return found
 
 
+def _check_tmx(path: Path) -> int:
+    found = list(read_pairs(parse_source(str(path))))
+    tree = ElementTree.fromstring(b"\n".join(counting.plain_lines(path)))
+    held = sum(1 for _ in tree.iter("tu"))
+    require(len(found) == held, f"{held} units in the file, {len(found)} used or refused")
+    return _sound(found)
+
+
+def _check_parallel(path: Path) -> int:
+    src, tgt = (next(path.parent.glob(f"a.{code}*")) for code in ("en", "fr"))
+    found = list(read_pairs(parse_source(f"{src},{tgt}")))
+    held = [counting.lines(half) for half in (src, tgt)]
+    require(held == [len(found)] * 2, f"{held} lines in the files, {len(found)} used or refused")
+    return _sound(found)
+
+
+def _sound(found: Iterable[Example | Refused]) -> int:
+    used = [one for one in found if isinstance(one, Example)]
+    for example in used:
+        check_example(example)
+    return len(used)
+
+
 def _header(path: Path) -> bool:
     return True
 
@@ -246,5 +298,7 @@ READERS = (
     _reader("pairs.tsv", _p(_tsv, _PAIR, "a.tsv"), read_pairs),
     _reader("pairs.csv", _p(_csv, _PAIR, "a.csv"), read_pairs),
     _reader("pairs.parquet", _p(_parquet, _pair_row, "a.parquet"), read_pairs),
+    Reader("pairs.tmx", _tmx, _check_tmx, by_line=True, compressible=True),
+    Reader("pairs.parallel", _parallel, _check_parallel, by_line=False),
     _reader("questions", _p(_jsonl, _question_row, "a.jsonl"), read_questions),
 )

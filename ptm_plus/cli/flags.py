@@ -61,9 +61,9 @@ class RunFlags:
         ),
     ] = None
     text: Annotated[Names, _many("--text", "Text: a.jsonl, 'a/*.txt', en=FILE. Repeatable.")] = None
-    pairs: Annotated[Names, _many("--pairs", "Sentence pairs: a.tsv, en-fr=FILE. Repeatable.")] = (
-        None
-    )
+    pairs: Annotated[
+        Names, _many("--pairs", "Pairs: a.tsv, a.tmx, en-fr=FILE, en-fr=A,B. Repeatable.")
+    ] = None
     kg: Annotated[Names, _many("--kg", "Triples (TSV). Repeatable.")] = None
     labels: Annotated[Names, _many("--labels", "Names of entities. Repeatable.")] = None
     links: Annotated[Names, _many("--links", "Ids that are one (TSV). Repeatable.")] = None

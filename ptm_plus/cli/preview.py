@@ -70,7 +70,7 @@ def preview_prepared(
 def mask_collator(prepared: Prepared) -> Collator:
     """Return a collator that draws masks and computes no feature."""
     from ptm_plus.arrangement import gather
-    from ptm_plus.components import UnitKind
+    from ptm_plus.components import Emphasis, UnitKind
     from ptm_plus.data import Collator
     from ptm_plus.launch import of_type
     from ptm_plus.masking import Vocabulary, word_kind
@@ -81,7 +81,8 @@ def mask_collator(prepared: Prepared) -> Collator:
     kinds = gather(prepared.plugins, "ptm_masking", prepared.context, core)
     vocabulary = Vocabulary(int(prepared.tokenizer.mask_token_id), ordinary_ids(prepared.tokenizer))
     chosen, seed = of_type(kinds, UnitKind), settings.train.seed
-    return Collator(prepared.streams, chosen, [], vocabulary, seed, prepared.unmasked)
+    emphases = of_type(kinds, Emphasis)
+    return Collator(prepared.streams, chosen, [], vocabulary, seed, prepared.unmasked, emphases)
 
 
 def first_rows(data: StreamData, epoch: int, rows: int) -> list[Row]:

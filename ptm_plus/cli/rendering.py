@@ -90,8 +90,13 @@ def account_rows(account: Account) -> list[tuple[str, str]]:
 def _read(account: Account) -> str:
     refused = sum(account.refused.values())
     text = f"{account.rows:,} read{SEPARATOR}{account.used:,} used{SEPARATOR}{refused:,} refused"
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _by_count(account.refused))
+    reasons = ", ".join(_reason(account, *one) for one in _by_count(account.refused))
     return f"{text} ({reasons})" if reasons else text
+
+
+def _reason(account: Account, reason: str, count: int) -> str:
+    first = account.refused_first.get(reason)
+    return f"{reason} {count:,}{f', first {first}' if first else ''}"
 
 
 def _made(account: Account) -> str:

@@ -47,6 +47,7 @@ class Account:
         rows: rows read; equal to ``used`` plus the sum of ``refused``.
         used: rows that became sequences.
         refused: rows that did not, by reason.
+        refused_first: where the first row of each reason stands, ``path:line``.
         documents: texts laid out: ``used`` times the edited copies of each.
         sequences: sequences made.
         tokens: tokens in them, special tokens included.
@@ -62,6 +63,7 @@ class Account:
     rows: int = 0
     used: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    refused_first: dict[str, str] = field(default_factory=dict)
     documents: int = 0
     sequences: int = 0
     tokens: int = 0
@@ -83,6 +85,8 @@ class Account:
         for name, value in vars(other).items():
             if name in ("refused", "stratum_examples", "stratum_tokens"):
                 add_counts(getattr(self, name), value)
+            elif name == "refused_first":
+                self.refused_first = {**value, **self.refused_first}
             elif isinstance(value, int):
                 setattr(self, name, getattr(self, name) + value)
 
@@ -103,7 +107,9 @@ class Account:
         """Return the account as lines of text for a console."""
         refused = sum(self.refused.values())
         lines = [f"rows: {self.rows:,} read, {self.used:,} used, {refused:,} refused"]
-        lines += [f"  refused, {reason}: {count:,}" for reason, count in _by_count(self.refused)]
+        for reason, count in _by_count(self.refused):
+            first = self.refused_first.get(reason)
+            lines.append(f"  refused, {reason}: {count:,}{f' (first: {first})' if first else ''}")
         copies = f" from {self.documents:,} edited copies" if self.documents > self.used else ""
         lines.append(f"sequences: {self.sequences:,}{copies}, {self.tokens:,} tokens")
         if self.truncated_tokens:

@@ -99,6 +99,7 @@ class ChunkWorker:
         refused.update(why for number, why in without.items() if number not in used)
         part.account.rows, part.account.used = chunk.rows, len(used)
         part.account.refused = dict(refused)
+        part.account.refused_first = dict(chunk.refused_first)
         part.account.stratum_examples = dict(Counter(used.values()))
         arrays, header = part.finish()
         write_part(path, arrays, _with_rows(chunk, header))

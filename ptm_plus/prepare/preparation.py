@@ -43,6 +43,7 @@ class Chunk:
         rows: number of rows.
         examples: those that the source could read, with their numbers among the examples.
         refused: rows that it could not, by reason.
+        refused_first: where the first of each reason stands, ``path:line``.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Chunk:
     rows: int
     examples: tuple[tuple[int, Example], ...]
     refused: Mapping[str, int]
+    refused_first: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -101,21 +103,24 @@ def chunked(
     """
     examples: list[tuple[int, Example]] = []
     refused: Counter[str] = Counter()
+    places: dict[str, str] = {}
     number, first, count, characters, seen = 0, 0, 0, 0, 0
     for row in islice(rows, limit or None):
         if isinstance(row, Refused):
             refused[row.reason] += 1
+            if row.path:
+                places.setdefault(row.reason, f"{row.path}:{row.line}")
         else:
             examples.append((seen, row))
             seen += 1
             characters += sum(map(len, row.fields.values()))
         count += 1
         if count == chunk_rows or characters >= chunk_characters:
-            yield Chunk(number, first, count, tuple(examples), refused)
+            yield Chunk(number, first, count, tuple(examples), refused, places)
             number, first, count, characters = number + 1, first + count, 0, 0
-            examples, refused = [], Counter()
+            examples, refused, places = [], Counter(), {}
     if count:
-        yield Chunk(number, first, count, tuple(examples), refused)
+        yield Chunk(number, first, count, tuple(examples), refused, places)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ def source_fingerprint(spec: SourceSpec, cache: Path | None = None) -> str:
     else:
         hashes = _hashes(spec.files, cache)
         content = [[plain_suffix(path), hashes[path]] for path in spec.files]
-    text = json.dumps({"languages": spec.languages, "content": content})
+    languages = spec.languages
+    if spec.parallel:  # the names of the files may say
+        languages = "-".join(spec.pair_languages() or ()) + " parallel"
+    text = json.dumps({"languages": languages, "content": content})
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 from ptm_plus.errors import DataError, listed, nearest, shown
@@ -12,6 +12,7 @@ from ptm_plus.files import open_lines, plain_suffix
 from ptm_plus.hub import as_path
 from ptm_plus.json_rows import json_row
 from ptm_plus.sources.spec import HubDataset, SourceSpec
+from ptm_plus.sources.tmx import tmx_units
 
 Row = tuple[str, int, Mapping[str, Any] | None]
 """Path, line (from 1; in parquet and hub datasets, the row), columns; ``None`` for a blank line."""
@@ -37,10 +38,14 @@ def text_rows(spec: SourceSpec) -> Iterator[Row]:
 def pair_rows(spec: SourceSpec) -> Iterator[Row]:
     """Yield the rows of a source of pairs; a ``.tsv`` may do without a header.
 
+    A row of a translation memory is a ``Unit``, text by language.
+
     Raises:
         DataError: a file is empty, of an unknown format, or broken at a line.
     """
-    return _rows(spec, _FORMATS, _pair_header)
+    if spec.parallel:
+        return _parallel_rows(*spec.files)
+    return _rows(spec, {**_FORMATS, ".tmx": _tmx_rows}, _pair_header)
 
 
 def open_hub(dataset: HubDataset) -> tuple[Any, Any]:
@@ -234,6 +239,30 @@ def _hub_rows(dataset: HubDataset) -> Iterator[_Numbered]:
         raise DataError(
             f"stopped after row {number}: {error}", _HUB_HINT, path=str(dataset)
         ) from error
+
+
+def _tmx_rows(path: str, header: _Header) -> Iterator[_Numbered]:
+    return tmx_units(path)
+
+
+def _parallel_rows(src: str, tgt: str) -> Iterator[Row]:
+    """Yield two plain text files line by line, as Moses keeps a bitext."""
+    lines = (open_lines(src), open_lines(tgt))
+    counts = [0, 0]
+    for halves in zip_longest(*lines):
+        counts = [count + (half is not None) for count, half in zip(counts, halves, strict=True)]
+        if counts[0] == counts[1]:
+            texts = [half[1] for half in halves]
+            blank = not any(text.strip() for text in texts)
+            yield src, counts[0], None if blank else dict(zip(_PAIR_COLUMNS, texts, strict=False))
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"has {counts[0]:,} lines, and {tgt} has {counts[1]:,}",
+            "line n of one file is the translation of line n of the other",
+            path=src,
+        )
+    if not counts[0]:
+        raise DataError("holds no rows", "an empty file is usually a mistake", path=src)
 
 
 _Format = Callable[[str, _Header], Iterator[_Numbered]]

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 from ptm_plus.components import Refused
 from ptm_plus.errors import DataError, listed, nearest, shown
 from ptm_plus.examples import Example, Span
-from ptm_plus.knowledge.labels import standard_language
+from ptm_plus.languages import valid_language
 from ptm_plus.sources.formats import pair_rows, text_rows
 from ptm_plus.sources.spec import SourceSpec
+from ptm_plus.sources.tmx import Unit
 
 BLANK_LINE = "blank line"
 EMPTY_TEXT = "empty text"
 EMPTY_HALF = "empty half"
 EQUAL_HALVES = "identical halves"
+NO_TRANSLATION = "not in both languages"
 
 _ENTITY = "entity"
 
@@ -55,10 +57,20 @@ def read_pairs(spec: SourceSpec) -> Iterator[Example | Refused]:
         DataError: a file is empty or of an unknown format, or a row is broken.
         SettingsError: the flag gives something that is not two languages.
     """
+    return (row for row, _, _ in placed_pairs(spec))
+
+
+Placed = tuple[Example | Refused, str, int]
+"""What came of a row, its file and its line."""
+
+
+def placed_pairs(spec: SourceSpec) -> Iterator[Placed]:
+    """Yield what :func:`read_pairs` yields, each with the file and line of its row."""
     languages = spec.pair_languages()
     for path, line, row in pair_rows(spec):
         place = _Place(path, line)
-        yield Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
+        found = Refused(BLANK_LINE, path, line) if row is None else _pair(row, languages, place)
+        yield found, path, line
 
 
 def text_example(row: Mapping[str, Any], language: str, path: str, line: int) -> Example | Refused:
@@ -89,7 +101,12 @@ def _text(row: Mapping[str, Any], default: str, place: _Place) -> Example | Refu
 def _pair(
     row: Mapping[str, Any], languages: tuple[str, str] | None, place: _Place
 ) -> Example | Refused:
-    if "translation" in row:
+    if isinstance(row, Unit):
+        found = _from_unit(row, languages, place)
+        if found is None:
+            return Refused(NO_TRANSLATION, *place)
+        row = found
+    elif "translation" in row:
         row = _from_translation(row, languages, place)
     texts = {half: _string(row, half, place) for half in ("src", "tgt")}
     if not all(text.strip() for text in texts.values()):
@@ -102,6 +119,28 @@ def _pair(
         spans += _spans(row, f"{half}_spans", half, text, place)
     codes = _pair_codes(row, languages, place)
     return Example(_identifier(row, place), texts, codes, spans)
+
+
+def _from_unit(
+    unit: Unit, languages: tuple[str, str] | None, place: _Place
+) -> Mapping[str, Any] | None:
+    """Spell a unit out in columns; ``None`` if it is not in both languages.
+
+    Without languages from the flag, a unit of exactly two gives them in its own order.
+    """
+    texts: dict[str, str] = {}
+    for tag, text in unit.items():
+        texts.setdefault(_standard(tag, place), text)
+    if languages is None and len(texts) > 2:
+        raise place.error(
+            f"a translation unit in {len(texts)} languages: {listed(texts)}",
+            "say which two are meant: en-fr=FILE",
+        )
+    wanted = languages or tuple(texts)
+    if len(wanted) != 2 or not set(wanted) <= set(texts):
+        return None
+    src, tgt = wanted
+    return {"src": texts[src], "tgt": texts[tgt], "src_lang": src, "tgt_lang": tgt}
 
 
 def _from_translation(
@@ -216,7 +255,7 @@ def _standard(tag: Any, place: _Place) -> str:
     if not isinstance(tag, str):
         raise place.error(f"a language is {shown(tag)}, not a text", "codes are like en, zh-Hant")
     try:
-        return standard_language(tag.strip())
+        return valid_language(tag.strip())
     except DataError as error:
         raise place.error(error.message, error.hint) from error
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptm_plus.errors import DataError, SettingsError
-from ptm_plus.files import exists
+from ptm_plus.files import exists, plain_suffix
 from ptm_plus.hub import as_path
-from ptm_plus.knowledge.labels import standard_language
+from ptm_plus.languages import valid_language
 
 _LANGUAGES = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
 _TAG = r"[a-z]{2,3}(?:-(?:[A-Z][A-Za-z]+|[0-9]{3}))*"
@@ -46,12 +46,14 @@ class SourceSpec:
         languages: what stands before ``=``: ``en``, ``en-fr``, or nothing.
         files: paths in the order in which they are read; empty for a hub dataset.
         hub: the dataset, or ``None`` for files.
+        parallel: the two files hold one half of each pair per line.
     """
 
     argument: str
     languages: str
     files: tuple[str, ...]
     hub: HubDataset | None = None
+    parallel: bool = False
 
     def text_language(self) -> str:
         """Return the language of rows that name none; ``und`` when the flag gives none.
@@ -70,7 +72,7 @@ class SourceSpec:
             SettingsError: what stands before ``=`` is not two language codes.
         """
         if not self.languages:
-            return None
+            return self._named_by_files() if self.parallel else None
         halves = _PAIR.fullmatch(self.languages)
         if halves is None:
             raise SettingsError(
@@ -79,9 +81,25 @@ class SourceSpec:
             )
         return _checked(halves[1], self.argument), _checked(halves[2], self.argument)
 
+    def _named_by_files(self) -> tuple[str, str]:
+        """Return the languages that the names of parallel files end in: ``corpus.en,corpus.fr``."""
+        endings = [plain_suffix(path).removeprefix(".") for path in self.files]
+        try:
+            if "txt" in endings:  # a language, too
+                raise DataError("their names end in .txt")
+            src, tgt = (valid_language(ending) for ending in endings)
+        except DataError as error:
+            raise SettingsError(
+                f"{self.argument!r} does not say which languages these are: {error.message}",
+                "write en-fr=corpus.en,corpus.fr",
+            ) from error
+        return src, tgt
+
 
 def parse_source(argument: str) -> SourceSpec:
     """Understand ``path``, ``en=path``, ``en-fr=path``, globs, and ``hub:name[:config[:split]]``.
+
+    Two files with a comma between them, ``en-fr=corpus.en,corpus.fr``, are parallel.
 
     A path that exists as written is that path, whatever characters it holds.
 
@@ -94,7 +112,24 @@ def parse_source(argument: str) -> SourceSpec:
         raise SettingsError(f"{argument!r} names no file", "write a path, a pattern, or hub:NAME")
     if path.startswith(HUB):
         return SourceSpec(argument, languages, (), _parse_hub(path.removeprefix(HUB), argument))
+    if (halves := split_parallel(path)) is not None:
+        files = tuple(file for half in halves for file in _files(half))
+        if len(files) != 2:
+            raise SettingsError(
+                f"{argument!r} names {len(files)} files", "write two, a comma between them"
+            )
+        return SourceSpec(argument, languages, files, parallel=True)
     return SourceSpec(argument, languages, _files(path))
+
+
+def split_parallel(path: str) -> tuple[str, str] | None:
+    """Return the two files of ``corpus.en,corpus.fr``; ``None`` where one file is meant."""
+    first, _, second = path.partition(",")
+    one_comma = bool(first and second) and "," not in second
+    # A pattern over names with commas stays a pattern.
+    if not one_comma or path.startswith(HUB) or glob.has_magic(path) or exists(path):
+        return None
+    return first, second
 
 
 def split_argument(argument: str) -> tuple[str, str]:
@@ -144,6 +179,6 @@ def _matching(path: str) -> tuple[str, ...]:
 
 def _checked(tag: str, argument: str) -> str:
     try:
-        return standard_language(tag)
+        return valid_language(tag) if tag else "und"
     except DataError as error:
         raise SettingsError(f"{error.message} (in {argument!r})", error.hint) from error

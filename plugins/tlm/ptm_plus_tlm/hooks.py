@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ptm_plus import (
     ContextView,
     EmbeddingDelta,
+    Emphasis,
     Layout,
     MicroBatch,
     Objective,
@@ -25,7 +26,10 @@ from ptm_plus import (
     paired,
     pairs_stream,
     predicted_sequences,
+    template,
 )
+from ptm_plus_tlm.focus import one_half
+from ptm_plus_tlm.frames import frame_of, separator_id
 from ptm_plus_tlm.layout import pair_layout
 from ptm_plus_tlm.settings import TlmSettings
 
@@ -54,15 +58,27 @@ class Tlm:
 
     @hookimpl
     def ptm_layouts(self, context: ContextView) -> list[Layout]:
-        """Return the pair layout."""
-        restart, swap = self.settings.positions == "restart", self.settings.swap
+        """Return the pair layout, in the frame that the settings name."""
+        chosen = self.settings
+        separator = None
+        if chosen.layout == "document":
+            separator = separator_id(context.tokenizer, chosen.separator)
+        frame = frame_of(chosen.layout, chosen.positions, template(context.tokenizer), separator)
         return [
             Layout(
                 name=self.instance,
-                lay_out=partial(pair_layout, restart=restart, swap=swap),
-                fingerprint=f"tlm-1-{restart}-{swap}",
+                lay_out=partial(pair_layout, frame=frame, swap=chosen.swap),
+                fingerprint=f"tlm-2-{frame}-{chosen.swap}",
             )
         ]
+
+    @hookimpl
+    def ptm_masking(self, context: ContextView) -> list[Emphasis]:
+        """Return the emphasis on one half of each pair, if it is asked for."""
+        if self.settings.focus == 1:
+            return []
+        weigh = partial(one_half, focus=self.settings.focus)
+        return [Emphasis(name="half", weigh=weigh, streams=(STREAM,))]
 
     @hookimpl
     def ptm_objectives(self, context: ContextView) -> list[Objective]:

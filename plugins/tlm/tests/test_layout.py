@@ -11,12 +11,14 @@ from small_tokenizers import ALL, small_tokenizer
 from ptm_plus.examples import Example
 from ptm_plus.prepare.layouts import LayoutInput, Piece
 from ptm_plus.prepare.tokenization import pieces, template
+from ptm_plus_tlm.frames import frame_of
 from ptm_plus_tlm.layout import fit, pair_layout
 
 pytestmark = pytest.mark.tlm
 
 
 def laid_out(tokenizer, texts, *, restart=True, swap=True, max_length=64):
+    positions = "restart" if restart else "continue"
     fields = dict(zip(("src", "tgt"), texts, strict=True))
     example = Example("e", fields, {"src": "en", "tgt": "de"}, [], {"number": 5})
     given_ = LayoutInput(
@@ -25,7 +27,8 @@ def laid_out(tokenizer, texts, *, restart=True, swap=True, max_length=64):
         template(tokenizer),
         max_length,
     )
-    return pair_layout(given_, restart=restart, swap=swap)
+    frame = frame_of("auto", positions, template(tokenizer))
+    return pair_layout(given_, frame=frame, swap=swap)
 
 
 def piece(size):
@@ -65,8 +68,9 @@ def test_the_frames_are_those_of_the_published_models(family, frame):
     tokenizer = small_tokenizer(family)
     (sequence,) = laid_out(tokenizer, ["Paris", "Berlin"])
     special = [segment for segment in sequence.segments if not segment.field]
-    found = [" ".join(tokenizer.convert_ids_to_tokens(s.ids.tolist())) for s in special]
-    assert found == frame
+    frames = frame_of("auto", "continue", template(tokenizer))
+    runs = (frames.prefix, frames.middle, frames.suffix)
+    assert [" ".join(tokenizer.convert_ids_to_tokens(list(run))) for run in runs] == frame
     assert all((segment.words == -1).all() for segment in special)
 
 
@@ -107,14 +111,19 @@ def test_lengths_by_hand():
     assert fit(30, 1, 2) == (1, 1)
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(8, 40))
-def test_a_pair_never_exceeds_the_length_and_counts_what_it_lost(left, right, longest):
+@pytest.mark.parametrize("layout", ["auto", "xlm", "roberta", "infoxlm"])
+@given(left=st.integers(1, 60), right=st.integers(1, 60), longest=st.integers(8, 40))
+def test_a_pair_never_exceeds_the_length_and_counts_what_it_lost(layout, left, right, longest):
     tokenizer = small_tokenizer("xlm-roberta")
     example = Example("e", {"src": "", "tgt": ""}, {"src": "en", "tgt": "de"}, [], {})
     parts = {"src": piece(left), "tgt": piece(right)}
     given_ = LayoutInput(example, parts, template(tokenizer), longest)
-    (sequence,) = pair_layout(given_, restart=True, swap=True)
-    assert len(sequence) == min(left + right + 4, longest)
-    assert sequence.truncated == left + right + 4 - len(sequence)
-    for segment, size in ((sequence.segments[1], left), (sequence.segments[3], right)):
+    frame = frame_of(layout, "auto", template(tokenizer))
+    (sequence,) = pair_layout(given_, frame=frame, swap=True)
+    marks = 3 if layout == "infoxlm" else 4
+    assert len(sequence) == min(left + right + marks, longest)
+    assert sequence.truncated == left + right + marks - len(sequence)
+    halves = [segment for segment in sequence.segments if segment.field]
+    for segment, size in zip(halves, (left, right), strict=True):
+        assert len(segment) >= 1
         assert segment.ids.tolist() == (np.arange(size) + 10).tolist()[: len(segment)]

@@ -46,10 +46,10 @@ def segments_of(view, sequence):
 def test_positions_by_hand(family, manner):
     run = tiny_run(family, ("tlm",), plugin={"tlm": {"positions": manner}})
     view = views(run)
-    frame = 1 if family in ("bert", "modernbert") else 2
     for sequence, (first, last) in enumerate(zip(view.offsets, view.offsets[1:], strict=False)):
         slots = segments_of(view, sequence)
-        lead = 1 + int((slots == slots[1]).sum()) + frame  # prefix, first slot, middle
+        # prefix, first slot, middle up to where the second half is opened
+        lead = 1 + int((slots == slots[1]).sum()) + 1
         size = int(last - first)
         expected = list(range(lead)) + list(range(size - lead))
         if manner == "continue":
@@ -58,9 +58,10 @@ def test_positions_by_hand(family, manner):
 
 
 def test_the_family_s_offset_is_added_to_restarted_positions():
-    run = tiny_run("roberta", ("tlm",))
+    run = tiny_run("roberta", ("tlm",), plugin={"tlm": {"positions": "restart"}})
     _, batch = batch_of(run)
     places = run.encoder.places(batch)["position_ids"][0]
+    assert int((places == 2).sum()) == 2 * 12  # each half of each pair begins there
     assert torch.equal(places, batch.positions + run.encoder.backbone.config.pad_token_id + 1)
     assert int(places.min()) == 2
 
