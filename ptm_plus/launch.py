@@ -16,6 +16,7 @@ from ptm_plus.components import (
     Exporter,
     ExternalTable,
     Feature,
+    MovingAverage,
     Objective,
     ParameterRule,
     Part,
@@ -89,7 +90,8 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
     )
     modules = _build_parts(parts, settings.train.seed, next(backbone.parameters()).dtype)
     taps = _taps(parts, modules, plugins, config)
-    encoder = Encoder(backbone, card, modules, taps, inputs).to(device)
+    averages = of_type(declared, MovingAverage)
+    encoder = Encoder(backbone, card, modules, taps, inputs, averages).to(device)
     if settings.model.gradient_checkpointing:
         encoder.enable_checkpointing()
     context.advance("modules", backbone=backbone, parts=modules)
@@ -112,6 +114,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         stages=stages,
         parts=parts,
         tables=of_type(declared, ExternalTable),
+        averages=averages,
         rules=of_type(gather(plugins, "ptm_parameters", context), ParameterRule),
         probes=of_type(gather(plugins, "ptm_probes", context), Probe),
         exporters=of_type(gather(plugins, "ptm_export", context), Exporter),
