@@ -98,7 +98,7 @@ class Queue:
 def contrast_loss(
     queries: Tensor, keys: Tensor, pairs: Tensor, queue: tuple[Tensor, Tensor], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of InfoNCE over both directions, and how many queries found their key.
+    """Return the sum of InfoNCE over both directions, and how many keys are closer than all others.
 
     ``-log(exp(q·k / τ) / (exp(q·k / τ) + Σ exp(q·n / τ)))`` for each query q, with k the key of its
     translation and n the keys in the queue that are not of its own pair.
@@ -117,7 +117,7 @@ def contrast_loss(
     negative = (queries @ others.T).masked_fill(own | (numbers < 0), -torch.inf)
     logits = torch.cat((positive, negative), 1) / temperature
     target = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    return loss_sum(logits, target), (logits.argmax(1) == target).sum()
+    return loss_sum(logits, target), (positive[:, 0] > negative.amax(1)).sum()
 
 
 def sentence_states(states: Tensor, batch: MicroBatch, instance: str, state: str) -> Tensor:

@@ -66,7 +66,7 @@ def closest_others(sources: Sequence[str], targets: Sequence[str]) -> NDArray[np
         targets: their targets.
     """
     vectors = trigram_vectors(targets)
-    closeness = vectors @ vectors.T  # of whole numbers: equal on every machine
+    closeness = vectors @ vectors.T  # of whole numbers: exact in any order of summation
     for texts in (sources, targets):
         same = np.unique([_plain(text) for text in texts], return_inverse=True)[1]
         closeness[same[:, None] == same[None]] = -1

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptm_plus_cross_lingual.contrast import Queue, rising
+from ptm_plus_cross_lingual.contrast import Queue, contrast_loss, rising
 
 pytestmark = pytest.mark.cross_lingual
 
@@ -75,3 +75,18 @@ def test_a_queue_of_another_size_begins_empty():
 def test_the_momentum_rises_to_what_is_set():
     assert [rising(step, 0.9) for step in (0, 8, 80, 800)] == [0.1, 0.5, 0.9, 0.9]
     assert rising(10**6, 0.9999) == 0.9999
+
+
+def test_a_key_is_found_when_it_is_closer_than_every_negative():
+    queries = torch.eye(4)
+    keys = queries.unflatten(0, (-1, 2)).flip(1).flatten(0, 1).clone()
+    keys[2] = 0  # what the fourth query looks for
+    others = (torch.stack([queries[0], -queries[1], queries[2] / 2]), torch.tensor([9, 9, -1]))
+    loss, found = contrast_loss(queries, keys, torch.tensor([5, 6]), others, 1.0)
+    assert int(found) == 2  # the first is as close to another, and nothing is closer to the fourth
+    _, of_own_pair = contrast_loss(queries, keys, torch.tensor([9, 6]), others, 1.0)
+    assert int(of_own_pair) == 3
+    e = torch.e
+    wanted = [2 * e + 1, e + 1 + 1 / e, e + 2, 3]
+    wanted = [torch.log(torch.tensor(total)) for total in wanted]
+    assert float(loss) == pytest.approx(float(sum(wanted)) - 3, rel=1e-6)
