@@ -90,21 +90,20 @@ def switched_layout(given: LayoutInput) -> list[LaidOut]:
     sequences = []
     for names in (_FIELDS, _FIELDS[::-1]):
         body: list[Segment] = []
-        left = room
+        left, cut = room, 0
         for line in range(lines):
             name = names[line % 2]
             first, last = borders[name][line : line + 2]
             kept = min(last - first, room)
             if kept > left:
-                sequences.append(LaidOut((before, *body, after)))
-                body, left = [], room
+                sequences.append(LaidOut((before, *body, after), truncated=cut))
+                body, left, cut = [], room, 0
             if kept:
-                language = given.example.languages[name]
-                piece = given.pieces[name]
+                language, piece = given.example.languages[name], given.pieces[name]
                 body.append(field_segment(piece, name, language, first, first + kept))
-                left -= kept
+                left, cut = left - kept, cut + last - first - kept
         if body:
-            sequences.append(LaidOut((before, *body, after)))
+            sequences.append(LaidOut((before, *body, after), truncated=cut))
     return sequences
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny import FAMILIES, Recorder, perturb, tiny_run, tiny_settings
 
 from ptm_plus import SettingsError
+from ptm_plus.cli.plan_costs import model_figures
 from ptm_plus.evaluation import evaluate
 from ptm_plus.exporting.export import export
 from ptm_plus.processes import make_accelerator
@@ -211,6 +212,14 @@ def test_the_export_is_a_plain_model(tmp_path):
     assert found.keys() == trained.keys()
     for name, value in trained.items():
         assert found[name] == pytest.approx(float(value.float().double().sum().detach()), abs=1e-4)
+
+
+def test_the_plan_shows_the_second_encoder():
+    run = everything()
+    (found,) = (one for one in model_figures(run)["parts"] if one["name"] == "keys")
+    projection = run.encoder.parts_of(NAME)["projection"]
+    size = sum(p.numel() for m in (run.encoder.backbone, projection) for p in m.parameters())
+    assert (found["trained"], found["frozen"], found["export"]) == (0, size, "train-only")
 
 
 def test_settings_that_cannot_be():
