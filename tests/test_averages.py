@@ -140,6 +140,20 @@ def test_a_pass_on_the_average_is_a_pass_of_a_model_with_its_weights(family, mon
         assert torch.equal(value, before[name])
 
 
+def test_a_pass_without_gradient_takes_none_from_others_under_autocast(monkeypatch):
+    """Autocast keeps lower-precision copies of weights, with or without their gradient."""
+    with home_made(monkeypatch, Slow(of=("backbone",))) as names:
+        run = tiny_run("bert", names, **TEXT, **{"train.precision": "fp32"})
+    rows = run.reader().step_rows(run.planner.plan(0))["text"]
+    batch = to_device(run.collator.batch(rows, rows, 0.3), run.device)
+    encode = Passes(run.encoder, "slow")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        encode(batch, weights="behind")
+        encode(batch).left["slow"]["seen", 0].square().sum().backward()
+        assert torch.is_autocast_cache_enabled()
+    assert bool(run.encoder.parts_of("slow")["head"].weight.grad.abs().sum() > 0)
+
+
 def test_an_update_that_is_left_out_moves_no_average(monkeypatch):
     with home_made(monkeypatch, Slow()) as names:
         run = tiny_run("bert", names, **TEXT)
