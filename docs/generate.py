@@ -81,6 +81,7 @@ COMPOSES = {
     "Visibility": "AND",
     "Part": "union; its writing taps: chain on block and site",
     "ExternalTable": "union",
+    "MovingAverage": "union",
     "Objective": "weighted sum; one may take over another's place",
     "ParameterRule": "longest path wins; equal paths must agree",
     "Schedule": "chain on each resource",

@@ -449,6 +449,25 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovingAverage:
+    """Weights that follow the trained ones: ``m · average + (1 - m) · weight`` after every step.
+
+    They start as what they follow. The core makes, places, updates, saves and loads them; no export
+    has them. ``encode(batch, weights=NAME)`` runs a pass with them, without gradient.
+
+    Attributes:
+        name: unique within the plugin, its parts included.
+        of: whole module paths, as in a :class:`ParameterRule`: ``backbone``, ``parts.NAME``.
+        momentum: m of the update that follows step n (from 0, counted in the stage). Must be a pure
+            function of n.
+    """
+
+    name: str
+    momentum: Callable[[int], float]
+    of: tuple[str, ...] = ("backbone",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExternalTable:
     """A table that stays on disk: only path, hash and id map belong to the run.
 
@@ -472,10 +491,13 @@ class Outcome:
     Attributes:
         sum: scalar.
         metrics: by name, (numerator, denominator) as scalars on the device.
+        kept: by name, ``[n, …]`` tensors without gradient that :class:`Event` brings back when the
+            step is done; what is kept in an evaluation, or in a step that fails, is dropped.
     """
 
     sum: torch.Tensor
     metrics: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -584,9 +606,13 @@ class Event:
         step: optimizer steps done.
         figures: figures that go with it (losses, evaluation results).
         stage: name of the stage.
+        kept: at ``after_step``, by ``STREAM/OBJECTIVE`` and name, what :class:`Outcome` kept, of
+            the whole step: joined over micro-batches and processes. The order depends on the
+            split, so keep a column to sort by.
     """
 
     kind: EventKind
     step: int
     figures: Mapping[str, Any] = field(default_factory=dict)
     stage: str = "main"
+    kept: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)

@@ -297,6 +297,11 @@ def check_needs(plugins: Iterable[Claimant], provided: Collection[str]) -> None:
                 )
 
 
+def below(name: str, path: str) -> bool:
+    """Tell whether a parameter is meant by a whole module path."""
+    return name == path or name.startswith(path + ".")
+
+
 # ---------------------------------------------------------------------------------------------
 # Words for messages
 

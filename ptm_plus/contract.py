@@ -49,7 +49,7 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "ptm_masking": Hook("tokenizer", (c.UnitKind, c.Emphasis)),
         "ptm_features": Hook("labels", (c.Feature,)),
         "ptm_inputs": Hook("labels", (c.EmbeddingDelta, c.EmbeddingReplacement, c.Visibility)),
-        "ptm_parts": Hook("labels", (c.Part, c.ExternalTable)),
+        "ptm_parts": Hook("labels", (c.Part, c.ExternalTable, c.MovingAverage)),
         "ptm_objectives": Hook("labels", (c.Objective,)),
         "ptm_parameters": Hook("modules", (c.ParameterRule,)),
         "ptm_schedule": Hook("modules", (c.Schedule,)),

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ptm_plus.attention import Packing, Rule
+from ptm_plus.averages import Average
 from ptm_plus.components import (
     EmbeddingDelta,
     EmbeddingReplacement,
+    MovingAverage,
     Tap,
     Visibility,
 )
 from ptm_plus.compose import Contribution
-from ptm_plus.errors import GuardStop, SettingsError
+from ptm_plus.errors import GuardStop, PluginError, SettingsError
 from ptm_plus.families import FamilyCard
 from ptm_plus.microbatch import MicroBatch
 
@@ -86,8 +90,23 @@ class Encode(Protocol):
         *,
         taps: bool = True,
         rules: Sequence[Rule] = (),
+        weights: str = "",
+        vectors: Tensor | None = None,
     ) -> States:
-        """Run a pass, or return the one that already ran with the same arguments."""
+        """Run a pass, or return the one that already ran with the same arguments.
+
+        Args:
+            batch: the micro-batch.
+            taps: whether taps run.
+            rules: further visibility rules.
+            weights: name of one of the plugin's moving averages, to run without gradient on them.
+            vectors: ``[T, d]`` word vectors in place of those of ``batch.ids``; what other plugins
+                put in their place is left out, what they add is added. Such a pass is run anew.
+        """
+        ...
+
+    def words(self, ids: Tensor) -> Tensor:
+        """Return ``[n, d]`` word vectors of ``[n]`` token ids, with their gradient."""
         ...
 
 
@@ -100,6 +119,7 @@ class Encoder(nn.Module):
         parts: modules by instance and name.
         taps: taps by instance, in chain order.
         inputs: input components with their owners.
+        averages: moving averages with their owners.
 
     Attributes:
         inputs: the input components.
@@ -113,6 +133,7 @@ class Encoder(nn.Module):
         parts: Mapping[str, Mapping[str, nn.Module]] | None = None,
         taps: Sequence[Contribution[Tap]] = (),
         inputs: Sequence[Contribution[Inputs]] = (),
+        averages: Sequence[Contribution[MovingAverage]] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -125,6 +146,13 @@ class Encoder(nn.Module):
             }
         )
         self._by_instance = {name: dict(modules) for name, modules in (parts or {}).items()}
+        self.averages = {
+            part_key(owner.instance, owner.component.name): Average(self, owner)
+            for owner in averages
+        }
+        for key in self.averages.keys() & self.parts.keys():
+            raise PluginError(f"{key}: a part and a moving average of a plugin have one name")
+        self.parts.update(self.averages)
         self.inputs = tuple(inputs)
         self.fixed = frozenset(n for n, p in self.named_parameters() if not p.requires_grad)
         self._silent: frozenset[str] = frozenset()
@@ -149,6 +177,8 @@ class Encoder(nn.Module):
         *,
         taps: bool = True,
         rules: Sequence[Rule] = (),
+        weights: str = "",
+        vectors: Tensor | None = None,
         only: Tensor | None = None,
     ) -> States:
         """Run one pass.
@@ -157,9 +187,39 @@ class Encoder(nn.Module):
             batch: the micro-batch.
             taps: whether taps run.
             rules: further visibility rules.
+            weights: key of a moving average to run it on, without gradient.
+            vectors: ``[T, d]`` word vectors in place of those of ``batch.ids``.
             only: ``[K]`` tokens whose states are wanted; the others' may be zero after the last
                 block.
         """
+        given = batch, taps, rules, vectors, only
+        if not weights:
+            return self._encode(*given)
+        average = self.averages[weights].named()
+
+        def with_average(work: Callable[..., Any], *arguments: Any) -> Any:
+            with torch.no_grad():
+                return functional_call(self, average, (partial(work, *arguments),))
+
+        states: States = with_average(self._encode, *given)
+        return replace(
+            states,
+            logits=partial(with_average, states.logits),
+            project=partial(with_average, states.project),
+        )
+
+    def forward(self, work: Callable[[], Any]) -> Any:
+        """Do a piece of work with the parameters at hand."""
+        return work()
+
+    def _encode(
+        self,
+        batch: MicroBatch,
+        taps: bool,
+        rules: Sequence[Rule],
+        vectors: Tensor | None,
+        only: Tensor | None,
+    ) -> States:
         running = _Pass(batch, taps, self._silent, only if self._narrows else None)
         active = [
             c
@@ -169,7 +229,7 @@ class Encoder(nn.Module):
         visible = [c.component.rule for c in active if isinstance(c.component, Visibility)]
         packing = Packing(batch, [*visible, *rules])
         arguments = {"ptm_packing": packing, **self.places(batch)}
-        embedded = self._embed(batch, active)
+        embedded = self._embed(batch, active, vectors)
         if embedded is None:
             arguments["input_ids"] = batch.ids[None]
         else:
@@ -206,13 +266,18 @@ class Encoder(nn.Module):
         assert isinstance(module, nn.Module)
         return module
 
-    def _embed(self, batch: MicroBatch, active: Sequence[Contribution[Inputs]]) -> Tensor | None:
+    def _embed(
+        self, batch: MicroBatch, active: Sequence[Contribution[Inputs]], given: Tensor | None
+    ) -> Tensor | None:
         """Return edited word embeddings ``[T, d]``, or ``None`` when nobody edits them."""
         edits = [c for c in active if not isinstance(c.component, Visibility)]
         if not edits:
-            return None
-        vectors: Tensor = self.word_vectors()(batch.ids)
-        vectors = self._replaced(vectors, batch, edits)
+            return given
+        vectors: Tensor
+        if given is None:
+            vectors = self._replaced(self.word_vectors()(batch.ids), batch, edits)
+        else:
+            vectors = given
         for owner in edits:
             if isinstance(owner.component, EmbeddingDelta):
                 vectors = vectors + owner.component.delta(batch, self.parts_of(owner.instance))

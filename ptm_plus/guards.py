@@ -80,7 +80,7 @@ def find_culprits(
 def _not_finite(run: Run, batch: MicroBatch, owner: Contribution[Objective]) -> str:
     """Return what is not finite: ``loss``, ``gradient``, or nothing (an empty word)."""
     parts = run.encoder.parts_of(owner.instance)
-    outcome = owner.component.compute(batch, Passes(run.encoder), parts)
+    outcome = owner.component.compute(batch, Passes(run.encoder, owner.instance), parts)
     if not bool(torch.isfinite(outcome.sum)):
         return "loss"
     trainable = [p for p in run.encoder.parameters() if p.requires_grad]

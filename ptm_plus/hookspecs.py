@@ -297,8 +297,10 @@ def ptm_inputs(
 
 
 @hookspec
-def ptm_parts(context: ContextView) -> list[c.Part | c.ExternalTable]:
+def ptm_parts(context: ContextView) -> list[c.Part | c.ExternalTable | c.MovingAverage]:
     """Add modules beside the backbone, and say where they read or write its states.
+
+    Tables that stay on disk and moving averages of weights belong here, too.
 
     Called after prepare; reads up to phase ``labels`` (``context.card`` says which sites there
     are). ``build`` is called once the backbone stands; weights are stored under the instance's

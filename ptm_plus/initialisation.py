@@ -74,6 +74,8 @@ def start_from(run: Run, source: Path, watch: Watch) -> dict[str, Matched]:
         raise DataError(
             "no tensor of its model fits this run", "is it another family?", path=folder
         )
+    for average in run.encoder.averages.values():
+        average.start(run.encoder)
     for name, found in matched.items():
         watch.note(_told(name.partition(".")[0], found))
     after = _held_out(run)

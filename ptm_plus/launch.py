@@ -17,6 +17,7 @@ from ptm_plus.components import (
     Exporter,
     ExternalTable,
     Feature,
+    MovingAverage,
     Objective,
     ParameterRule,
     Part,
@@ -98,7 +99,8 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
     )
     modules = _build_parts(parts, settings.train.seed, next(backbone.parameters()).dtype)
     taps = _taps(parts, modules, plugins, config)
-    encoder = Encoder(backbone, card, modules, taps, inputs).to(device)
+    averages = of_type(declared, MovingAverage)
+    encoder = Encoder(backbone, card, modules, taps, inputs, averages).to(device)
     if settings.model.gradient_checkpointing:
         encoder.enable_checkpointing()
     context.advance("modules", backbone=backbone, parts=modules)
@@ -122,6 +124,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         stages=stages,
         parts=parts,
         tables=of_type(declared, ExternalTable),
+        averages=averages,
         rules=of_type(gather(plugins, "ptm_parameters", context), ParameterRule),
         probes=of_type(gather(plugins, "ptm_probes", context), Probe),
         exporters=of_type(gather(plugins, "ptm_export", context), Exporter),

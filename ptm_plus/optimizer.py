@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 
 from ptm_plus.components import ParameterRule
+from ptm_plus.compose import below
 from ptm_plus.encoder import Encoder
 from ptm_plus.errors import PluginError, nearest
 from ptm_plus.processes import is_sharded, local_rows, whole
@@ -35,7 +36,7 @@ def apply_rules(
     ordered = sorted(rules, key=lambda rule: len(rule.path))
     names = [name for name, _ in encoder.named_parameters()]
     for rule in ordered:
-        if not any(_below(name, rule.path) for name in names):
+        if not any(below(name, rule.path) for name in names):
             raise PluginError(
                 f"a parameter rule names {rule.path!r}, which the model does not "
                 f"have{nearest(rule.path, names)}"
@@ -44,15 +45,11 @@ def apply_rules(
     for name, parameter in encoder.named_parameters():
         merged = ParameterRule(path=name)
         for rule in ordered:
-            if _below(name, rule.path):
+            if below(name, rule.path):
                 merged = _merge(merged, rule)
         chosen[name] = merged
         parameter.requires_grad_(not merged.frozen and name not in fixed)
     return chosen
-
-
-def _below(name: str, path: str) -> bool:
-    return name == path or name.startswith(path + ".")
 
 
 def _merge(first: ParameterRule, second: ParameterRule) -> ParameterRule:

@@ -30,6 +30,8 @@ Parallel = Literal["ddp", "fsdp"]
 
 T = TypeVar("T")
 
+Name = tuple[str, str, str]
+
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: one of them may still prepare data on another disk."""
 
@@ -100,6 +102,37 @@ class World:
             json.loads(bytes(message[: int(length)].cpu().numpy()))
             for message, length in zip(received, lengths, strict=True)
         ]
+
+    def joined(self, tensors: Mapping[Name, Tensor]) -> dict[Name, Tensor]:
+        """Return tensors of all processes, joined along the first dimension in their order.
+
+        Args:
+            tensors: this process's by name; one that a process does not have counts as empty.
+        """
+        if self.size == 1:
+            return dict(tensors)
+        shapes = [
+            {(*name,): (shape, kind) for name, shape, kind in of_process}
+            for of_process in self.gather(
+                [[name, list(t.shape), str(t.dtype)] for name, t in tensors.items()]
+            )
+        ]
+        found = {}
+        for name in sorted({name for of_process in shapes for name in of_process}):
+            shape, kind = next(of[name] for of in shapes if name in of)
+            sizes = [of[name][0][0] if name in of else 0 for of in shapes]
+            padded = torch.zeros(
+                (max(sizes), *shape[1:]),
+                dtype=getattr(torch, kind.removeprefix("torch.")),
+                device=self.accelerator.device,
+            )
+            if name in tensors:
+                padded[: len(tensors[name])] = tensors[name]
+            received = [torch.zeros_like(padded) for _ in sizes]
+            distributed.all_gather(received, padded)
+            parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
+            found[name] = torch.cat(parts)
+        return found
 
     def wait(self) -> None:
         """Wait until every process is here."""

@@ -143,6 +143,7 @@ _RULES: Mapping[type[Any], _Rule] = {
     c.Visibility: _own_names("visibility rules"),
     c.Part: _own_names("parts"),
     c.ExternalTable: _own_names("external tables"),
+    c.MovingAverage: _own_names("moving averages"),
     c.Objective: _objectives,
     c.ParameterRule: _parameters,
     c.Schedule: _schedules,

@@ -11,6 +11,7 @@ import torch
 from ptm_plus.components import (
     Exporter,
     ExternalTable,
+    MovingAverage,
     Objective,
     ParameterRule,
     Part,
@@ -40,6 +41,7 @@ class Run:
         stages: who trains when.
         parts: declared parts with their owners.
         tables: tables that stay on disk.
+        averages: declared moving averages.
         rules: parameter rules.
         probes: named evaluations.
         exporters: writers of plugin files.
@@ -55,6 +57,7 @@ class Run:
     stages: tuple[Stage, ...]
     parts: list[Contribution[Part]]
     tables: list[Contribution[ExternalTable]]
+    averages: list[Contribution[MovingAverage]]
     rules: list[Contribution[ParameterRule]]
     probes: list[Contribution[Probe]]
     exporters: list[Contribution[Exporter]]

@@ -249,7 +249,7 @@ def _check_stages(run: Run, trials: Sequence[Trial]) -> None:
 
 def _trains(run: Run, owner: Contribution[Objective], batch: MicroBatch) -> bool:
     parts = run.encoder.parts_of(owner.instance)
-    outcome = owner.component.compute(batch, Passes(run.encoder), parts)
+    outcome = owner.component.compute(batch, Passes(run.encoder, owner.instance), parts)
     return outcome.sum.requires_grad
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from ptm_plus.attention import Rule
 from ptm_plus.components import Objective
 from ptm_plus.compose import Contribution
 from ptm_plus.data import HostBatch, Row
-from ptm_plus.encoder import Encode, Encoder, States
+from ptm_plus.encoder import Encode, Encoder, States, part_key
 from ptm_plus.errors import DataError
 from ptm_plus.microbatch import MicroBatch, host_columns
 from ptm_plus.processes import is_sharded
@@ -31,21 +32,33 @@ LossKey = tuple[str, str]
 MetricKey = tuple[str, str, str]
 """(stream, objective, metric)."""
 
+Kept = dict[MetricKey, list[Tensor]]
+"""What objectives keep until the step is done, by (stream, objective, name)."""
+
 T = TypeVar("T")
 
 
 class Passes:
-    """The passes of one micro-batch; objectives that read the same view share its pass.
+    """The passes of one micro-batch, as one plugin asks for them.
 
     Args:
         encoder: backbone and parts.
+        instance: the plugin.
+        done: passes that ran, of all plugins: objectives that read the same view share its pass.
         predicted: whether nobody reads other tokens' states after the last block.
     """
 
-    def __init__(self, encoder: Encoder, predicted: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        instance: str = "",
+        done: dict[Any, States] | None = None,
+        predicted: bool = False,
+    ) -> None:
         self._encoder = encoder
+        self._instance = instance
+        self._done = {} if done is None else done
         self._predicted = predicted
-        self._done: dict[Any, States] = {}
 
     def __call__(
         self,
@@ -53,13 +66,26 @@ class Passes:
         *,
         taps: bool = True,
         rules: Sequence[Rule] = (),
+        weights: str = "",
+        vectors: Tensor | None = None,
     ) -> States:
         """Run a pass, or return the one that already ran with the same arguments."""
-        key = (id(batch), taps, tuple(id(rule) for rule in rules))
+        average = part_key(self._instance, weights) if weights else ""
+        only = batch.predicted if self._predicted else None
+        run = partial(
+            self._encoder.encode, batch, taps=taps, rules=rules, weights=average, only=only
+        )
+        if vectors is not None:
+            return run(vectors=vectors)
+        key = (id(batch), taps, tuple(id(rule) for rule in rules), average)
         if key not in self._done:
-            only = batch.predicted if self._predicted else None
-            self._done[key] = self._encoder.encode(batch, taps=taps, rules=rules, only=only)
+            self._done[key] = run()
         return self._done[key]
+
+    def words(self, ids: Tensor) -> Tensor:
+        """Return ``[n, d]`` word vectors of ``[n]`` token ids."""
+        vectors: Tensor = self._encoder.word_vectors()(ids)
+        return vectors
 
 
 @dataclass
@@ -209,6 +235,7 @@ class Root(nn.Module):
         *,
         touch: bool = False,
         share: float = 1.0,
+        kept: Kept | None = None,
     ) -> tuple[Tensor, dict[LossKey, Tensor], dict[MetricKey, tuple[Tensor, Tensor]]]:
         """Return the micro-batch's share of the step's loss.
 
@@ -219,11 +246,13 @@ class Root(nn.Module):
             touch: add zero times every trainable parameter, so that each takes part in the
                 synchronised backward.
             share: factor on everything; 0 for a micro-batch that does not count.
+            kept: gets what the objectives keep until the step is done.
         """
         first = next(self.encoder.parameters())
         total = torch.zeros((), device=first.device, dtype=first.dtype)
         sums: dict[LossKey, Tensor] = {}
         metrics: dict[MetricKey, tuple[Tensor, Tensor]] = {}
+        keeping: Kept = {} if kept is None else kept
         if batch is not None:
             # A count of zero: nothing to predict, or no objective of this stage.
             active = [
@@ -232,16 +261,19 @@ class Root(nn.Module):
                 if divisors.get((batch.stream, owner.component.name))
             ]
             predicted = all(owner.component.reads == "predicted" for owner in active)
-            encode: Encode = Passes(self.encoder, predicted)
+            done: dict[Any, States] = {}
             for owner in active:
                 key = (batch.stream, owner.component.name)
                 parts = self.encoder.parts_of(owner.instance)
+                encode: Encode = Passes(self.encoder, owner.instance, done, predicted)
                 outcome = owner.component.compute(batch, encode, parts)
                 factor = share * weights[owner.component.name] / divisors[key]
                 total = total + outcome.sum * factor
                 if share:
                     sums[key] = outcome.sum.detach()
                     metrics.update({(*key, name): pair for name, pair in outcome.metrics.items()})
+                    for name, tensor in outcome.kept.items():
+                        keeping.setdefault((*key, name), []).append(tensor.detach())
         if touch:  # sharded blocks need none of it: every pass runs through all of them
             trainable = (p for p in self.encoder.parameters() if p.requires_grad)
             total = total + sum(p.reshape(-1)[0] * 0 for p in trainable if not is_sharded(p))
@@ -276,6 +308,15 @@ def add_outcome(
         tally.metrics[name] = (
             (top, bottom) if before is None else (before[0] + top, before[1] + bottom)
         )
+
+
+def joined(kept: Kept, world: World) -> dict[str, dict[str, Tensor]]:
+    """Return what objectives kept in a step, of all processes, by ``stream/objective`` and name."""
+    own = {key: torch.cat(tensors) for key, tensors in sorted(kept.items())}
+    found: dict[str, dict[str, Tensor]] = {}
+    for (stream, objective, name), tensor in world.joined(own).items():
+        found.setdefault(f"{stream}/{objective}", {})[name] = tensor
+    return found
 
 
 def shares(metrics: Mapping[str, Sequence[Any]]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch.optim import AdamW
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.data import Row
+from ptm_plus.errors import SettingsError
 from ptm_plus.keyed import derive_key
 from ptm_plus.local_batches import LocalBatch, local_batches
 from ptm_plus.microbatch import to_device
@@ -29,7 +30,7 @@ from ptm_plus.optimizer import (
 from ptm_plus.processes import World, unsynchronised
 from ptm_plus.run import Run
 from ptm_plus.stages import Stage
-from ptm_plus.step import LossKey, Tally, add_outcome
+from ptm_plus.step import Kept, LossKey, Tally, add_outcome, joined
 
 CAREFUL_STEPS = 8
 """Steps after a start in which several processes agree that memory sufficed, before they sum
@@ -47,6 +48,7 @@ class Done:
         tally: this process's sums.
         loss: this process's share of the loss.
         bad: 1 where the gradient was not finite and the update was left out, otherwise 0.
+        kept: by ``stream/objective`` and name, what objectives kept, all processes together.
     """
 
     plan: StepPlan
@@ -55,6 +57,7 @@ class Done:
     tally: Tally
     loss: Tensor
     bad: Tensor
+    kept: Mapping[str, Mapping[str, Tensor]]
 
 
 class Stepper:
@@ -69,6 +72,9 @@ class Stepper:
         rules: rule by parameter name.
         root: the run's root, or what spreads it over processes.
         optimizer: the optimizer.
+
+    Raises:
+        SettingsError: weights are averaged in a sharded model.
     """
 
     stage: Stage
@@ -76,6 +82,12 @@ class Stepper:
     optimizer: AdamW
 
     def __init__(self, run: Run, world: World) -> None:
+        if run.averages and world.size > 1 and run.settings.train.parallel == "fsdp":
+            raise SettingsError(
+                f"plugin {run.averages[0].instance!r} keeps a moving average of weights, which "
+                "sharded models cannot",
+                'set train.parallel = "ddp", or leave the plugin out',
+            )
         self.run = run
         self.world = world
         self.root: Any = None
@@ -132,14 +144,23 @@ class Stepper:
             OutOfMemoryError: memory ran out where other processes cannot be told in time.
         """
         set_rate(self.optimizer, self.run.settings.train.lr, plan.lr)
-        outcome = self._accumulate(batches, divisors, plan)
+        kept: Kept = {}
+        outcome = self._accumulate(batches, divisors, plan, kept)
         if outcome is None:
             return None
         tally, loss = outcome
-        return Done(plan, rows, divisors, tally, loss, self._update())
+        bad = self._update()
+        for average in self.run.encoder.averages.values():
+            if average.owner.instance in self.stage.instances:
+                average.follow(self.run.encoder, plan.step - self.stage.first, bad)
+        return Done(plan, rows, divisors, tally, loss, bad, joined(kept, self.world))
 
     def _accumulate(
-        self, batches: Sequence[LocalBatch], divisors: Mapping[LossKey, float], plan: StepPlan
+        self,
+        batches: Sequence[LocalBatch],
+        divisors: Mapping[LossKey, float],
+        plan: StepPlan,
+        kept: Kept,
     ) -> tuple[Tally, Tensor] | None:
         """Run all micro-batches forward and backward; ``None`` when memory ran out somewhere."""
         several = self.world.size > 1
@@ -151,7 +172,7 @@ class Stepper:
                 self._seed_device(plan.step, number)
                 together = several and not careful and number == len(work) - 1
                 with nullcontext() if together else unsynchronised(self.root):
-                    losses.append(self._pass(one, divisors, plan, tally, touch=together))
+                    losses.append(self._pass(one, divisors, plan, tally, kept, touch=together))
         except torch.OutOfMemoryError:
             if several and not careful:
                 raise
@@ -159,7 +180,7 @@ class Stepper:
         if careful:  # every process must have got here before gradients can be summed
             short = bool(self.world.sum(torch.tensor([float(short)])))
             if not short:
-                self._pass(None, divisors, plan, tally, touch=True)
+                self._pass(None, divisors, plan, tally, kept, touch=True)
             self._careful -= 1
         if short:
             self.optimizer.zero_grad(set_to_none=True)
@@ -174,6 +195,7 @@ class Stepper:
         divisors: Mapping[LossKey, float],
         plan: StepPlan,
         tally: Tally,
+        kept: Kept,
         touch: bool,
     ) -> Tensor:
         """Run one micro-batch forward and backward and return its share of the loss."""
@@ -181,7 +203,9 @@ class Stepper:
         batch = None if one is None else to_device(one.host, run.device, run.float_dtype())
         share = 1.0 if one is None or one.real else 0.0
         weights = plan.objective_weights
-        work = partial(run.root.losses, batch, divisors, weights, touch=touch, share=share)
+        work = partial(
+            run.root.losses, batch, divisors, weights, touch=touch, share=share, kept=kept
+        )
         with self.world.accelerator.autocast():
             loss, sums, metrics = self.root(work)
         if loss.requires_grad:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ from ptm_plus.step import (
 )
 from ptm_plus.stepper import Done, Stepper
 from ptm_plus.stopping import stop_requests
+
+NOTHING_KEPT: Mapping[str, Mapping[str, torch.Tensor]] = MappingProxyType({})
 
 
 class Trainer:
@@ -261,6 +264,7 @@ class Trainer:
         """Log, evaluate, save and stop where they are due."""
         settings, progress = self.run.settings.train, self.progress
         step, last = progress.step, progress.step == settings.steps
+        kept = self._done.kept if self._done else {}
         every = settings.checkpoint_every or max(1, math.ceil(settings.steps / 10))
         stop = self._all_asked if self.world.size > 1 else self._asked()
         logged = last or step % settings.log_every == 0
@@ -270,7 +274,7 @@ class Trainer:
             return
         if logged:
             self.log()
-        self._tell("after_step")
+        self._tell("after_step", kept=kept)
         if evaluated:
             saved = self._evaluate() or saved
         if saved:
@@ -397,9 +401,14 @@ class Trainer:
         self.watch.figures("evaluation", {"step": self.progress.step, **figures})
         self._tell("evaluated", figures)
 
-    def _tell(self, kind: EventKind, figures: Mapping[str, Any] | None = None) -> None:
+    def _tell(
+        self,
+        kind: EventKind,
+        figures: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Mapping[str, torch.Tensor]] = NOTHING_KEPT,
+    ) -> None:
         known = self.progress.last if figures is None else figures
-        event = Event(kind, self.progress.step, dict(known), self.stepper.stage.name)
+        event = Event(kind, self.progress.step, dict(known), self.stepper.stage.name, kept)
         self.run.plugins.event(event, self.run.prepared.context)
 
     def _detail(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptm_plus.cli.preview import first_rows
+from ptm_plus.encoder import part_key
 from ptm_plus.sampling import epoch_warnings, expected, make_planner, too_often
 
 if TYPE_CHECKING:
@@ -115,11 +116,12 @@ def model_figures(run: Run) -> dict[str, Any]:
     largest = max(run.stages, key=lambda stage: _trained_in(run, stage))
     _trained_in(run, largest)
     parts = [_part(run, owner) for owner in run.parts]
+    averages = [_average(run, owner) for owner in run.averages]
     trained, frozen = _counts(run.encoder.backbone)
     backbone = {"trained": trained, "frozen": frozen}
     return {
         "backbone": {"class": type(run.encoder.backbone).__name__, **backbone},
-        "parts": parts,
+        "parts": [*parts, *averages],
         "tables": [
             {
                 "plugin": one.instance,
@@ -130,7 +132,7 @@ def model_figures(run: Run) -> dict[str, Any]:
             for one in run.tables
         ],
         "operations_per_token": operations(run, parts),
-        "memory": memory([backbone, *parts]),
+        "memory": memory([backbone, *parts, *averages]),
     }
 
 
@@ -166,6 +168,18 @@ def _part(run: Run, owner: Any) -> dict[str, Any]:
         "trained": trained,
         "frozen": frozen,
         "export": owner.component.export,
+    }
+
+
+def _average(run: Run, owner: Any) -> dict[str, Any]:
+    """Return the figures of a moving average; its passes are counted nowhere, as others' are."""
+    values = run.encoder.averages[part_key(owner.instance, owner.component.name)].buffers()
+    return {
+        "plugin": owner.instance,
+        "name": owner.component.name,
+        "trained": 0,
+        "frozen": sum(value.numel() for value in values),
+        "export": "train-only",
     }
 
 
