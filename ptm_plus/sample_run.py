@@ -45,6 +45,7 @@ DEFAULTS: Mapping[str, Any] = {
     "masking.rate": 0.3,
     "batch.row_tokens": 256,
     "batch.rows": 4,
+    "batch.max_epochs": 100.0,
     "train.steps": 2000,
     "train.lr": 2e-3,
     "train.weight_decay": 0.01,

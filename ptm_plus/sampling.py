@@ -121,10 +121,15 @@ def epoch_warnings(found: Mapping[Stratum, Expected], batch: BatchSettings) -> l
         found: what the run takes.
         batch: the run's settings.
     """
+    several = {stream for stream, _ in found if sum(one[0] == stream for one in found) > 1}
     return [
         f"{'/'.join(one)} is read {taken.epochs:.1f} times (batch.max_epochs is "
-        f"{batch.max_epochs:g}): give more text of it or take fewer steps, raise "
-        f"batch.alpha.{one[0]}, or limit it with batch.exhausted='limit'"
+        f"{batch.max_epochs:g}): give more text of it or take fewer steps"
+        + (
+            f", raise batch.alpha.{one[0]}, or limit it with batch.exhausted='limit'"
+            if one[0] in several
+            else ""
+        )
         for one, taken in sorted(found.items(), key=lambda item: -item[1].epochs)
         if too_often(taken.epochs, batch.max_epochs)
     ]

@@ -19,7 +19,6 @@ from pydantic import (
     WrapValidator,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -34,7 +33,7 @@ def _course(value: Any, read: ValidatorFunctionWrapHandler) -> Course:
     """Read a course; one message for both of its forms.
 
     Raises:
-        PydanticCustomError: it is none.
+        ValueError: it is none.
     """
     try:
         course: Course = read(value)
@@ -43,8 +42,7 @@ def _course(value: Any, read: ValidatorFunctionWrapHandler) -> Course:
             return course
     except ValidationError:
         pass
-    raise PydanticCustomError(
-        "course",
+    raise ValueError(
         "Input should be a number from 0 on, or [share of the run, number] pairs in order, from 0: "
         "[[0, 0.7], [0.5, 0.3]]",
     )

@@ -171,10 +171,10 @@ def _line(fault: Any, parts: tuple[str, ...], origins: Mapping[str, str]) -> str
     found = f"{key}: found {shown(fault['input'])}"
     if origin := _origin(place, origins):
         found += f" ({origin})"
-    message: str = fault["msg"]
+    message: str = fault["msg"].removeprefix("Value error, ")
     if message.startswith(_EXPECTED):
         return f"{found}, expected {message.removeprefix(_EXPECTED)}"
-    return f"{found}: {message.removeprefix('Value error, ')}"
+    return f"{found}: {message}"
 
 
 def _origin(place: tuple[str | int, ...], origins: Mapping[str, str]) -> str:

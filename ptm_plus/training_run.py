@@ -37,6 +37,8 @@ from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import anchored
 from ptm_plus.train import Trainer
 
+_MOST_WARNINGS = 3
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -74,8 +76,7 @@ def train(
         going_on = resume is not None and bool(checkpoints(settings.output))
         kept = read_label_lists(settings.output) if going_on else {}
         run = launch(settings, watch, world.accelerator.device, kept)
-        for words in epoch_warnings(expected(run.planner, run.prepared), settings.batch):
-            watch.note(words)
+        _warn(run, watch)
         self_check(run)
         if world.is_main:
             _keep_tokenizer(run)
@@ -166,6 +167,16 @@ def _with_own_tokenizer(settings: RunSettings, world: World) -> RunSettings:
         return settings
     tokenizer = settings.tokenizer.model_copy(update={"path": str(own)})
     return settings.model_copy(update={"tokenizer": tokenizer})
+
+
+def _warn(run: Run, watch: Watch) -> None:
+    """Name the strata that are read too often, those that are read most; ``plan`` has all."""
+    warnings = epoch_warnings(expected(run.planner, run.prepared), run.settings.batch)
+    for words in warnings[:_MOST_WARNINGS]:
+        watch.note(words)
+    more = len(warnings) - _MOST_WARNINGS
+    if more > 0:
+        watch.note(f"and {more} more that are read too often; `ptm-plus plan` names them")
 
 
 def _keep_tokenizer(run: Run) -> None:

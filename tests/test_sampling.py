@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ptm_plus import SettingsError
 from ptm_plus.mixture import draw_rows
 from ptm_plus.sampling import epoch_warnings, expected, make_planner
-from ptm_plus.settings import RunSettings
+from ptm_plus.settings import BatchSettings, RunSettings
 
 ROWS = 6
 
@@ -113,6 +113,12 @@ def test_strata_that_are_read_too_often_are_named():
     (swahili, french) = epoch_warnings(found, prepared.settings.batch)
     assert swahili.startswith("text/sw is read 50.0 times (batch.max_epochs is 3): ")
     assert french.startswith("text/fr is read 8.0 times")
+
+
+def test_a_single_stratum_is_not_told_of_shares():
+    prepared = prepared_of({"text": {"en": (300, 10)}})
+    (warning,) = epoch_warnings(expected(make_planner(prepared, {}), prepared), BatchSettings())
+    assert warning.endswith("give more text of it or take fewer steps")
 
 
 # ---------------------------------------------------------------------------------------------

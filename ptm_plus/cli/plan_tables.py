@@ -135,7 +135,9 @@ def _strata(strata: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _mixture(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Say how strata are drawn and what becomes of those that were read whole."""
     mixture, steps = plan["mixture"], plan["run"]["steps"]
-    for stream, course in mixture["alpha"].items():
+    several = [one["stream"] for one in plan["streams"] if len(one["strata"]) > 1]
+    for stream in several:
+        course = mixture["alpha"][stream]
         joins = mixture["joins"].get(stream, {})
         late = [f"{name} from {percent(share)} on" for name, share in joins.items() if share]
         yield stream, "; ".join([f"p ∝ tokens^α, α = {_course(course)}", *late])
