@@ -105,7 +105,7 @@ class DataSettings(Section):
         description="Refuse pairs with a half so many times longer than usual for their languages; "
         "0 none.",
     )
-    duplicates: bool = Field(False, description="Use a pair that occurs twice twice.")
+    duplicates: bool = Field(False, description="Use pairs that were there before once more.")
     swapped: bool = Field(
         False, description="Use pairs whose halves look as if in each other's language."
     )

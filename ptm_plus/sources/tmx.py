@@ -102,6 +102,7 @@ class _Reader:
         if self._root and name != "tmx":
             raise self.error(f"the document is {shown(f'<{name}>')}, not <tmx>", "convert it")
         self._root = False
+        # A <tu> within another, or what belongs in one outside: its text would be lost.
         if (name == "tu") == (self._unit is not None) and name in ("tu", "tuv", "seg"):
             raise self.error(f"a <{name}> that is out of place", "<tu> holds <tuv> holds <seg>")
         if name == "tu":
