@@ -31,14 +31,6 @@ KEYS = "keys"
 _EMPTY = -1
 
 
-def rising(step: int, most: float) -> float:
-    """Return the momentum of a step: ``(1 + n) / (10 + n)``, at most the given.
-
-    So the key encoder leaves the start behind within a tenth of the steps done, in short runs, too.
-    """
-    return min(most, (1 + step) / (10 + step))
-
-
 class Queue:
     """The keys of past steps, first in, first out, each with the number of its pair.
 
@@ -165,11 +157,11 @@ class Contrast:
         config = context.model_config
         block = compared_block(self.settings, config.num_hidden_layers)
         taps = partial(self._taps, block=block)
-        momentum = partial(rising, most=self.settings.momentum)
+        momentum = self.settings.momentum
         followed = ("backbone", f"parts.{self.instance}/projection")
         return [
             Part(name="projection", build=partial(Projection, config.hidden_size), taps=taps),
-            MovingAverage(name=KEYS, momentum=momentum, of=followed),
+            MovingAverage(name=KEYS, momentum=lambda step: momentum, of=followed),
         ]
 
     def objective(self) -> Objective:

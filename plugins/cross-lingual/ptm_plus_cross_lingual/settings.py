@@ -24,7 +24,7 @@ class ContrastSettings(Section):
     )
     temperature: float = Field(0.07, gt=0, description="Divisor of similarities; InfoXLM: 0.25.")
     momentum: float = Field(
-        0.9999, ge=0, lt=1, description="Largest m of the key encoder; it rises from 0.1."
+        0.999, ge=0, lt=1, description="How slowly the key encoder follows: m of each step."
     )
     queue: int = Field(16384, ge=1, description="Keys that are kept as negatives.")
 

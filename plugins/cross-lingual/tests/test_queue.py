@@ -1,4 +1,4 @@
-"""The queue against a plain list, and the momentum's rise."""
+"""The queue against a plain list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptm_plus_cross_lingual.contrast import Queue, contrast_loss, rising
+from ptm_plus_cross_lingual.contrast import Queue, contrast_loss
 
 pytestmark = pytest.mark.cross_lingual
 
@@ -70,11 +70,6 @@ def test_a_queue_of_another_size_begins_empty():
     other.load_state_dict(queue.state_dict())
     assert content(other) == set()
     assert Queue(4).state_dict() == {}
-
-
-def test_the_momentum_rises_to_what_is_set():
-    assert [rising(step, 0.9) for step in (0, 8, 80, 800)] == [0.1, 0.5, 0.9, 0.9]
-    assert rising(10**6, 0.9999) == 0.9999
 
 
 def test_a_key_is_found_when_it_is_closer_than_every_negative():
