@@ -215,6 +215,18 @@ def test_the_export_is_a_plain_model(tmp_path):
         assert found[name] == pytest.approx(float(value.float().double().sum().detach()), abs=1e-4)
 
 
+def test_paraphrases_are_learned():
+    sets = ["train.steps=150", "train.lr=0.003"]
+    run = tiny_run("bert", (NAME,), plugin={NAME: ALONE["paraphrase"][0]}, sets=sets)
+    watch = Recorder()
+    trainer = trainer_of(run, watch)
+    for step in range(150):
+        trainer.step(run.planner.plan(step))
+        trainer.log()
+    losses = [one[f"{NAME}-paraphrases/paraphrase"] for one in watch.losses()]
+    assert np.mean(losses[-15:]) < 0.66 < 0.69 < np.mean(losses[:15])
+
+
 def test_the_plan_shows_the_second_encoder():
     run = everything()
     (found,) = (one for one in model_figures(run)["parts"] if one["name"] == "keys")
