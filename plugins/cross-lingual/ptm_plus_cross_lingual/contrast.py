@@ -31,14 +31,6 @@ KEYS = "keys"
 _EMPTY = -1
 
 
-def rising(step: int, most: float) -> float:
-    """Return the momentum of a step: ``(1 + n) / (10 + n)``, at most the given.
-
-    So the key encoder leaves the start behind within a tenth of the steps done, in short runs, too.
-    """
-    return min(most, (1 + step) / (10 + step))
-
-
 class Queue:
     """The keys of past steps, first in, first out, each with the number of its pair.
 
@@ -52,6 +44,7 @@ class Queue:
     def __init__(self, size: int) -> None:
         self.size = size
         self.place = 0
+        self._centre: Tensor | None = None
         self._keys: Tensor | None = None
         self._pairs: Tensor | None = None
 
@@ -63,6 +56,28 @@ class Queue:
         self._keys = self._keys.to(like)
         self._pairs = self._pairs.to(like.device)
         return self._keys, self._pairs
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether a step has given a mean."""
+        return self._centre is not None
+
+    def centred(self, vectors: Tensor) -> Tensor:
+        """Take the running mean of the vectors of past steps off new ones ``[N, d]``.
+
+        All sentences have much in common, and that changes with the encoder: left in, it would tell
+        the newest key, that of the translation, from older ones by its age.
+        """
+        if self._centre is None:
+            return vectors
+        self._centre = self._centre.to(vectors)
+        return vectors - self._centre
+
+    def follow(self, vectors: Tensor) -> None:
+        """Move the mean by a tenth towards that of the vectors ``[N, d]`` of a step."""
+        mean = vectors[torch.isfinite(vectors).all(1)].mean(0)
+        known = mean if self._centre is None else self._centre.to(mean)
+        self._centre = torch.where(torch.isfinite(mean), known + 0.1 * (mean - known), known)
 
     def put(self, keys: Tensor, pairs: Tensor, order: Tensor) -> None:
         """Take the keys of a step, the oldest out; nothing waits for the device.
@@ -82,14 +97,14 @@ class Queue:
         self.place = (self.place + len(newest)) % self.size
 
     def state_dict(self) -> dict[str, Any]:
-        """Return keys, pairs and the next slot."""
-        if self._keys is None:
-            return {}
-        return {"keys": self._keys, "pairs": self._pairs, "place": self.place}
+        """Return keys, pairs, mean and the next slot."""
+        held = {"keys": self._keys, "pairs": self._pairs, "centre": self._centre}
+        known = {name: value for name, value in held.items() if value is not None}
+        return {**known, "place": self.place}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned; a queue of another size begins empty."""
-        self.place, self._keys, self._pairs = 0, None, None
+        self.place, self._keys, self._pairs, self._centre = 0, None, None, state.get("centre")
         if "keys" in state and len(state["keys"]) == self.size:
             self.place = int(state["place"])
             self._keys, self._pairs = state["keys"].clone(), state["pairs"].clone()
@@ -165,11 +180,11 @@ class Contrast:
         config = context.model_config
         block = compared_block(self.settings, config.num_hidden_layers)
         taps = partial(self._taps, block=block)
-        momentum = partial(rising, most=self.settings.momentum)
+        momentum = self.settings.momentum
         followed = ("backbone", f"parts.{self.instance}/projection")
         return [
             Part(name="projection", build=partial(Projection, config.hidden_size), taps=taps),
-            MovingAverage(name=KEYS, momentum=momentum, of=followed),
+            MovingAverage(name=KEYS, momentum=lambda step: momentum, of=followed),
         ]
 
     def objective(self) -> Objective:
@@ -186,7 +201,9 @@ class Contrast:
         """Put the keys of a step into the queue."""
         found = kept.get(f"{self.stream}/{self.name}")
         if found:
-            self.queue.put(found["keys"], found["pairs"], found["order"])
+            if self.queue.is_centred:  # the first step gives the mean alone
+                self.queue.put(found["keys"], found["pairs"], found["order"])
+            self.queue.follow(found["plain"])
 
     def _taps(self, projection: nn.Module, block: int) -> list[Tap]:
         return [Tap(site="block_out", blocks=(block,), run=partial(self._read, projection))]
@@ -197,15 +214,17 @@ class Contrast:
         if context.batch.stream == self.stream:
             read = sentence_states(states, context.batch, self.instance, self.settings.state)
             projected = projection(read)
-            cosine = self.settings.similarity == "cosine"
-            context.states[self.name, 0] = normalize(projected) if cosine else projected
+            context.states[self.name, 0] = projected
 
     def _count(self, columns: Mapping[str, NDArray[Any]]) -> float:
         return float(len(columns[f"{self.instance}.first"]))
 
     def _loss(self, batch: MicroBatch, encode: Encode, parts: Mapping[str, nn.Module]) -> Outcome:
         queries = encode(batch).left[self.instance][self.name, 0]
-        keys = encode(batch, weights=KEYS).left[self.instance][self.name, 0]
+        plain = encode(batch, weights=KEYS).left[self.instance][self.name, 0]
+        keys = self.queue.centred(plain)
+        if self.settings.similarity == "cosine":
+            queries, keys = normalize(queries), normalize(keys)
         pairs = batch.column(self.instance, "pair")
         loss, found = contrast_loss(
             queries, keys, pairs, self.queue.negatives(keys), self.settings.temperature
@@ -213,6 +232,7 @@ class Contrast:
         order = 2 * batch.column(self.instance, "order")
         kept = {
             "keys": keys,
+            "plain": plain,
             "pairs": pairs.repeat_interleave(2),
             "order": torch.stack((order, order + 1), 1).flatten(),
         }

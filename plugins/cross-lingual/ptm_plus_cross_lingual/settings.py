@@ -19,12 +19,12 @@ class ContrastSettings(Section):
     state: Literal["first", "mean"] = Field(
         "first", description="A sentence's state: its first token's, or the mean of its words'."
     )
-    similarity: Literal["cosine", "dot"] = Field(
-        "cosine", description="How states are compared; InfoXLM takes the dot product."
+    similarity: Literal["dot", "cosine"] = Field("dot", description="How states are compared.")
+    temperature: float = Field(
+        0.25, gt=0, description="Divisor of similarities; for cosines, 0.07 (MoCo)."
     )
-    temperature: float = Field(0.07, gt=0, description="Divisor of similarities; InfoXLM: 0.25.")
     momentum: float = Field(
-        0.9999, ge=0, lt=1, description="Largest m of the key encoder; it rises from 0.1."
+        0.999, ge=0, lt=1, description="How slowly the key encoder follows: m of each step."
     )
     queue: int = Field(16384, ge=1, description="Keys that are kept as negatives.")
 

@@ -91,12 +91,11 @@ def steps_of(run, steps=4):
     for step in range(steps):
         trainer.step(run.planner.plan(step))
         trainer._after_step()
-    keys, pairs = queue_of(run).negatives(torch.zeros(1, 32, dtype=torch.float64))
+    queue = queue_of(run).state_dict()
     return {
         **{name: value.clone() for name, value in run.encoder.state_dict().items()},
         **{f"loss {key}": torch.tensor(v) for key, v in watch.losses()[-1].items()},
-        "keys": keys,
-        "pairs": pairs,
+        **{name: queue[name] for name in ("keys", "pairs", "centre")},
     }
 
 
@@ -154,7 +153,7 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout):
     for name, value in second.encoder.state_dict().items():
         assert torch.equal(value, expected[name]), name
     states = [queue_of(one).state_dict() for one in (unbroken, second)]
-    for name in ("keys", "pairs"):
+    for name in ("keys", "pairs", "centre"):
         assert torch.equal(states[0][name], states[1][name])
     assert states[0]["place"] == states[1]["place"]
 
@@ -165,12 +164,14 @@ def test_evaluations_and_checks_put_nothing_into_the_queue():
     evaluate(run)
     assert bool((queue_of(run).state_dict()["pairs"] < 0).all())
     trainer = trainer_of(run)
-    trainer.step(run.planner.plan(0))
-    trainer._after_step()
+    for step in range(2):  # the first gives the mean of keys, none of them yet
+        trainer.step(run.planner.plan(step))
+        trainer._after_step()
     before = queue_of(run).state_dict()["pairs"].clone()
     evaluate(run)
     assert torch.equal(queue_of(run).state_dict()["pairs"], before)
-    rows = run.reader().step_rows(run.planner.plan(0))[f"{NAME}-apart"]
+    reader = run.reader()
+    rows = [reader.step_rows(run.planner.plan(step)) for step in range(2)][1][f"{NAME}-apart"]
     numbers = sorted(number for row in rows for number in row.numbers.tolist())
     assert sorted(before[before >= 0].tolist()) == sorted([*numbers, *numbers])[-30:]
 
@@ -212,6 +213,18 @@ def test_the_export_is_a_plain_model(tmp_path):
     assert found.keys() == trained.keys()
     for name, value in trained.items():
         assert found[name] == pytest.approx(float(value.float().double().sum().detach()), abs=1e-4)
+
+
+def test_paraphrases_are_learned():
+    sets = ["train.steps=150", "train.lr=0.003"]
+    run = tiny_run("bert", (NAME,), plugin={NAME: ALONE["paraphrase"][0]}, sets=sets)
+    watch = Recorder()
+    trainer = trainer_of(run, watch)
+    for step in range(150):
+        trainer.step(run.planner.plan(step))
+        trainer.log()
+    losses = [one[f"{NAME}-paraphrases/paraphrase"] for one in watch.losses()]
+    assert np.mean(losses[-15:]) < 0.66 < 0.69 < np.mean(losses[:15])
 
 
 def test_the_plan_shows_the_second_encoder():

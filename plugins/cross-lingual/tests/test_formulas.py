@@ -86,7 +86,7 @@ def sentences(batch):
 # Contrast
 
 
-def contrast_reference(run, host, batch, queue, slow, *, cosine, mean, tau):
+def contrast_reference(run, host, batch, queue, slow, *, centre, cosine, mean, tau):
     fast = run.encoder.backbone
     weights = dict(run.encoder.named_parameters())
     matrix = weights[f"parts.{NAME}/projection.weight"]
@@ -98,7 +98,7 @@ def contrast_reference(run, host, batch, queue, slow, *, cosine, mean, tau):
         hidden = states.hidden_states[BLOCK + 1][0]
         words = [n for n, t in enumerate(tokens) if int(batch.languages[t]) >= 0]
         read = sum(hidden[n] for n in words) / len(words) if mean else hidden[0]
-        vector = projection @ read
+        vector = projection @ read - (centre if model is slow else 0)
         return vector / vector.square().sum().sqrt() if cosine else vector
 
     total = 0.0
@@ -137,10 +137,12 @@ def test_contrast_is_its_formula(family, similarity, state):
     keys = torch.randn(24, 32, generator=generator, dtype=torch.float64)
     numbers = torch.tensor([-1] * 5 + [0, 1, 2, 3, 4] + [40 + n for n in range(14)])
     plugin = run.plugins.instances[0].implementation
-    plugin.load_state_dict({"keys": keys, "pairs": numbers, "place": 0})
+    centre = 0.3 * torch.randn(32, generator=generator, dtype=torch.float64)
+    plugin.load_state_dict({"keys": keys, "pairs": numbers, "place": 0, "centre": centre})
     host, batch = batch_of(run, f"{NAME}-apart")
     assert int(batch.predicted.numel()) > 5  # sentences are compared as they are masked
     options = {"cosine": similarity == "cosine", "mean": state == "mean", "tau": 0.4}
+    options["centre"] = centre
     compare(
         run,
         host,

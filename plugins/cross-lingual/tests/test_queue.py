@@ -1,4 +1,4 @@
-"""The queue against a plain list, and the momentum's rise."""
+"""The queue against a plain list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptm_plus_cross_lingual.contrast import Queue, contrast_loss, rising
+from ptm_plus_cross_lingual.contrast import Queue, contrast_loss
 
 pytestmark = pytest.mark.cross_lingual
 
@@ -69,12 +69,7 @@ def test_a_queue_of_another_size_begins_empty():
     queue.put(keys_of(0, 3), torch.arange(3), torch.arange(3))
     other.load_state_dict(queue.state_dict())
     assert content(other) == set()
-    assert Queue(4).state_dict() == {}
-
-
-def test_the_momentum_rises_to_what_is_set():
-    assert [rising(step, 0.9) for step in (0, 8, 80, 800)] == [0.1, 0.5, 0.9, 0.9]
-    assert rising(10**6, 0.9999) == 0.9999
+    assert Queue(4).state_dict() == {"place": 0}
 
 
 def test_a_key_is_found_when_it_is_closer_than_every_negative():
@@ -90,3 +85,15 @@ def test_a_key_is_found_when_it_is_closer_than_every_negative():
     wanted = [2 * e + 1, e + 1 + 1 / e, e + 2, 3]
     wanted = [torch.log(torch.tensor(total)) for total in wanted]
     assert float(loss) == pytest.approx(float(sum(wanted)) - 3, rel=1e-6)
+
+
+def test_the_mean_of_past_steps_is_taken_off():
+    queue = Queue(4)
+    one, two = torch.tensor([[1.0, 3.0], [3.0, 5.0]]), torch.tensor([[12.0, 4.0]])
+    assert queue.centred(one) is one
+    queue.follow(one)
+    assert queue.centred(one).tolist() == [[-1.0, -1.0], [1.0, 1.0]]
+    queue.follow(torch.cat((two, torch.full((1, 2), torch.nan))))
+    torch.testing.assert_close(queue.state_dict()["centre"], torch.tensor([3.0, 4.0]))
+    queue.follow(torch.full((1, 2), torch.inf))
+    torch.testing.assert_close(queue.state_dict()["centre"], torch.tensor([3.0, 4.0]))
