@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from small_tokenizers import SENTENCES, small_tokenizer
 from tiny import SMALL
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
@@ -231,8 +234,71 @@ def test_any_translation_of_a_word_is_right(model: PlainModel) -> None:
     assert backward["within_5"] == 1.0
 
 
+def test_only_the_places_asked_for_reach_the_output_layer(
+    model: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"en": [*SENTENCES, SENTENCES[0] * 9]}
+    seen = []
+    output = model.model.get_output_embeddings()
+    handle = output.register_forward_hook(lambda *given: seen.append(len(given[-1])))
+    found = of_languages(model, texts, 0, WATCH)["en"]
+    handle.remove()
+    assert sum(seen) == found["predicted"]
+    monkeypatch.setattr(type(model.model), "get_output_embeddings", lambda self: None)
+    again = of_languages(model, texts, 0, WATCH)["en"]  # of a model that does not name it
+    assert again == pytest.approx(found, rel=1e-5)
+
+
+def test_weights_kept_in_half_precision_are_computed_with_in_full(
+    folder: Path, tmp_path: Path
+) -> None:
+    half = AutoModelForMaskedLM.from_pretrained(folder).to(torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    load_plain(str(folder)).tokenizer.save_pretrained(tmp_path)
+    assert {one.dtype for one in load_plain(str(tmp_path)).model.parameters()} == {torch.float32}
+
+
+def test_long_texts_are_read_in_part_and_counted(model: PlainModel) -> None:
+    long = SENTENCES[0] * 20
+    encoded = model.encode([long, SENTENCES[1], long])
+    assert encoded.cut == 2
+    assert len(encoded) == 3
+    assert len(encoded.ids[0]) == model.longest
+    assert 0 < encoded.ends[0] < len(long)
+    assert encoded.ends[1] == len(SENTENCES[1])
+
+
+@pytest.mark.parametrize(("family", "pad", "longest"), [("mpnet", 1, 18), ("distilbert", 0, 20)])
+def test_models_without_a_card_take_texts_up_to_their_last_position(
+    family: str, pad: int, longest: int, tmp_path: Path
+) -> None:
+    tokenizer = small_tokenizer("bert")
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), max_position_embeddings=20, pad_token_id=pad
+    )
+    for name, value in SMALL.items():
+        setattr(config, name, value)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_plain(str(tmp_path))
+    assert model.longest == longest
+    assert of_languages(model, {"en": [SENTENCES[0] * 9]}, 0, WATCH)["en"]["cut"] == 1
+
+
 # ---------------------------------------------------------------------------------------------
 # What cannot be measured
+
+
+def test_weights_of_the_encoder_that_are_missing_are_not_made_up(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if ".att" in name and name.endswith("weight"))
+    del weights[lost]
+    save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SettingsError, match=re.escape(lost)):
+        load_plain(str(tmp_path / "broken"))
 
 
 def test_layers_are_counted_from_the_embeddings() -> None:
