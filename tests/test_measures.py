@@ -261,7 +261,7 @@ def test_weights_kept_in_half_precision_are_computed_with_in_full(
 def test_long_texts_are_read_in_part_and_counted(model: PlainModel) -> None:
     long = SENTENCES[0] * 20
     encoded = model.encode([long, SENTENCES[1], long])
-    assert encoded.cut == 2
+    assert encoded.cut == [True, False, True]
     assert len(encoded) == 3
     assert len(encoded.ids[0]) == model.longest
     assert 0 < encoded.ends[0] < len(long)
@@ -283,6 +283,31 @@ def test_models_without_a_card_take_texts_up_to_their_last_position(
     model = load_plain(str(tmp_path))
     assert model.longest == longest
     assert of_languages(model, {"en": [SENTENCES[0] * 9]}, 0, WATCH)["en"]["cut"] == 1
+
+
+def test_characters_that_were_not_read_do_not_count(model: PlainModel) -> None:
+    lines = [SENTENCES[0] * 20, SENTENCES[1]]
+    found = of_languages(model, {"en": lines}, 0, WATCH)["en"]
+    # The same tokens, as the line ends where the model stops reading.
+    short = [lines[0][: model.encode(lines).ends[0]], lines[1]]
+    again = of_languages(model, {"en": short}, 0, WATCH)["en"]
+    assert (found["cut"], again["cut"]) == (1, 0)
+    assert found["bits_per_character"] == pytest.approx(again["bits_per_character"])
+
+
+def test_pairs_that_are_all_too_long_have_no_figures(model: PlainModel) -> None:
+    long = (SENTENCES[0] * 9, SENTENCES[1] * 9)
+    found = of_pairs(model, {"en-de": [long, long]}, 0, WATCH)["en-de"]
+    assert (found["pairs"], found["left_out"], found["predicted"]) == (0, 2, 0)
+    assert math.isnan(found["loss"])
+
+
+def test_rows_of_text_that_are_refused_are_counted(tmp_path: Path, model: PlainModel) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Paris"}\n{"text": " "}\n\n{"text": "Two\\nlines"}\n')
+    found = measure(Request(("perplexity",), text=(f"en={text}",)), model, WATCH)
+    assert found["perplexity"]["languages"]["en"]["texts"] == 3
+    assert found["refused"] == {"empty text": 1, "blank line": 1}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -321,7 +346,7 @@ def test_a_model_without_a_head_has_no_perplexity_but_finds_sentences(
     source = (f"en-de={pairs}",)
     with pytest.raises(SettingsError, match="no perplexity"):
         measure(Request(("perplexity",), pairs=source), bare, WATCH)
-    found = measure(Request(("retrieval",), pairs=source), bare, WATCH)
+    found = measure(Request(("retrieval", "perplexity"), pairs=source, chosen=False), bare, WATCH)
     whole = measure(Request(("retrieval",), pairs=source), load_plain(str(folder)), WATCH)
     assert found == whole
 

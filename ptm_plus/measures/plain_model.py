@@ -35,14 +35,14 @@ class Encoded:
         types: per text, token types.
         special: per text, which tokens are special.
         ends: per text, up to which character its tokens reach; of a pair, its second half's.
-        cut: how many texts were longer than the model reads.
+        cut: per text, whether it was longer than the model reads.
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     special: list[list[bool]]
     ends: list[int]
-    cut: int
+    cut: list[bool]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,7 +106,7 @@ class PlainModel:
             [found["token_type_ids"][n] for n in first],
             [[bool(one) for one in found["special_tokens_mask"][n]] for n in first],
             [max((end for _, end in offsets[n]), default=0) for n in first],
-            cut=int((pieces > 1).sum()),
+            cut=(pieces > 1).tolist(),
         )
 
     def pooled(self, texts: Sequence[str], layers: Sequence[int], watch: Watch) -> Tensor:
