@@ -22,10 +22,11 @@ from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.measures import neighbours, plain_model
 from ptm_plus.measures.geometry import alignment, uniformity
 from ptm_plus.measures.measuring import Request, chosen_layers, measure
-from ptm_plus.measures.neighbours import crowding, found_within
+from ptm_plus.measures.neighbours import crowding, nearer_wrong
 from ptm_plus.measures.perplexity import masked, of_languages, of_pairs
 from ptm_plus.measures.plain_model import PlainModel, load_plain
 from ptm_plus.measures.sentences import of_pair, read_language_pairs, retrieval
+from ptm_plus.measures.translations import translations
 from ptm_plus.measures.words import word_retrieval
 from ptm_plus.progress import Silent
 
@@ -54,63 +55,89 @@ def test_alignment_and_uniformity_are_those_of_the_paper() -> None:
     assert uniformity(first[:1].expand(5, -1)) == pytest.approx(0, abs=1e-12)
 
 
-def by_hand(queries: Any, candidates: Any, right: list[set[int]], depth: int, k: int) -> list[bool]:
+def by_hand(queries: Any, candidates: Any, right: list[set[int]], k: int) -> list[int]:
     """CSLS as its paper writes it (k > 0), or the cosine, one query after another."""
     cosine = queries @ candidates.T
     score = cosine
     if k:
         of_query = np.sort(cosine, axis=1)[:, ::-1][:, :k].mean(1)
         of_candidate = np.sort(cosine.T, axis=1)[:, ::-1][:, :k].mean(1)
-        score = 2 * cosine - of_query[:, None] - of_candidate[None]
-    hits = []
+        score = cosine - of_query[:, None] / 2 - of_candidate[None] / 2
+    counts = []
     for row, wanted in zip(score, right, strict=True):
-        best = max((row[place] for place in wanted), default=-np.inf)
-        nearer = sum(
-            value >= best - 1e-12 for place, value in enumerate(row) if place not in wanted
+        best = max(row[place] for place in wanted)
+        counts.append(
+            sum(value >= best - 2e-6 for place, value in enumerate(row) if place not in wanted)
         )
-        hits.append(bool(wanted) and nearer < depth)
-    return hits
+    return counts
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 20), st.integers(1, 6))
-def test_nearest_ones_are_those_of_brute_force(seed: int, n: int, m: int, depth: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.integers(2, 20), st.integers(1, 300))
+def test_nearest_ones_are_those_of_brute_force(seed: int, n: int, m: int, cells: int) -> None:
     rng = np.random.default_rng(seed)
-    queries, candidates = unit(rng, n, 4), unit(rng, m, 4)
-    meanings = rng.integers(0, 8, m)
-    answers = rng.integers(-1, 8, (n, 2))
-    right = [{p for p in range(m) if meanings[p] in set(row) - {-1}} for row in answers]
-    given_ = (torch.from_numpy(answers), torch.from_numpy(meanings))
-    x, y = queries.numpy(), candidates.numpy()
-    for k in (0, 3):
-        penalty = crowding(candidates, queries, k) if k else None
-        found = found_within(queries, candidates, *given_, depth, penalty)
-        assert found.tolist() == by_hand(x, y, right, depth, k)
+    rows = [(n, m), *((int(rng.integers(n)), int(rng.integers(m))) for _ in range(30))]
+    texts = translations(rows)
+    x, y = unit(rng, len(texts.first), 4), unit(rng, len(texts.second), 4)
+    ways = (
+        (x, y, texts.pairs, [{b for a, b in rows if a == one} for one in texts.first]),
+        (y, x, texts.turned, [{a for a, b in rows if b == one} for one in texts.second]),
+    )
+    for way, (queries, candidates, right, named) in enumerate(ways):
+        places = {text: place for place, text in enumerate((texts.second, texts.first)[way])}
+        wanted = [{places[name] for name in names} for names in named]
+        for k in (0, 3):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(neighbours, "_CELLS", cells)
+                penalty = crowding(candidates, queries, k) if k else None
+                found = nearer_wrong(queries, candidates, right, penalty)
+            assert found.tolist() == by_hand(queries.numpy(), candidates.numpy(), wanted, k)
+
+
+def each_its_own(count: int) -> torch.Tensor:
+    return torch.arange(count).expand(2, -1)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     first = unit(rng, 50, 6)
     second = torch.nn.functional.normalize(first + 0.5 * unit(rng, 50, 6), dim=1)
-    own = torch.arange(50)
-    whole = of_pair(first, second, own, own, 5)
+    whole = of_pair(first, second, each_its_own(50), 5)
     monkeypatch.setattr(neighbours, "_CELLS", 64)
-    assert of_pair(first, second, own, own, 5) == whole
+    assert of_pair(first, second, each_its_own(50), 5) == whole
     assert 0.1 < whole["accuracy_forward"] < 1
 
 
 def test_a_model_that_gives_one_vector_to_all_finds_nothing() -> None:
     same = unit(np.random.default_rng(2), 1, 4).expand(7, -1)
-    own = torch.arange(7)
-    found = of_pair(same, same, own, own, 3)
-    assert (found["accuracy"], found["csls"], found["chance"]) == (0.0, 0.0, 1 / 7)
+    found = of_pair(same, same, each_its_own(7), 3)
+    assert (found["accuracy"], found["csls"]) == (0.0, 0.0)
 
 
-def test_a_sentence_of_several_pairs_has_several_right_answers() -> None:
-    # "a" stands beside x and y; the nearest of both its rows is y's.
-    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+def test_float_noise_around_one_vector_finds_nothing() -> None:
+    rng = np.random.default_rng(3)
+    near = unit(rng, 1, 64).float() + 1e-7 * torch.from_numpy(rng.standard_normal((500, 64)))
+    near = torch.nn.functional.normalize(near.float(), dim=1)
+    assert of_pair(near, near, each_its_own(500), 0)["accuracy"] == 0.0
+
+
+def test_a_sentence_of_several_pairs_asks_once_and_has_several_right_answers() -> None:
+    texts = translations([("a", "x"), ("a", "y"), ("b", "z"), ("a", "x")])
+    assert (texts.first, texts.second) == (["a", "b"], ["x", "y", "z"])
+    assert texts.pairs.tolist() == [[0, 0, 1], [0, 1, 2]]
+    assert texts.turned.tolist() == [[0, 1, 2], [0, 0, 1]]
+    assert texts.chance == 3 / 6  # mean of 2/3 and 1/3; back 1/2 each
+    first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
-    found = of_pair(first, second, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), 0)
+    found = of_pair(first, second, texts.pairs, 0)
     assert found["accuracy_forward"] == 1.0
+    assert (found["candidates_forward"], found["candidates_backward"]) == (3, 2)
+
+
+def test_a_sentence_of_very_many_pairs_takes_no_square_of_them() -> None:
+    texts = translations([("Yes.", f"translation {number}") for number in range(50_000)])
+    rng = np.random.default_rng(4)
+    found = of_pair(unit(rng, 1, 2), unit(rng, 50_000, 2), texts.pairs, 0)
+    assert found["accuracy"] == 1.0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -353,6 +380,6 @@ def test_a_model_without_a_head_has_no_perplexity_but_finds_sentences(
 
 def test_one_pair_alone_is_no_question(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("Guten Tag\tHello\n\tHello\n")
+    pairs.write_text("Guten Tag\tHello\n\tHello\nGuten Tag\tHello\n")
     with pytest.raises(DataError, match="only one pair of de-en"):
         read_language_pairs([f"de-en={pairs}"])
