@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ptm_plus.errors import SettingsError
+from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import read_language_pairs, retrieval
@@ -93,13 +94,11 @@ def _answerable(request: Request, model: PlainModel, watch: Watch) -> tuple[str,
 def chosen_layers(layer: str, blocks: int) -> list[int]:
     """Return the blocks whose states are compared.
 
-    The default is the middle one: the top of a masked-language model turns back to single words.
-
     Raises:
         SettingsError: there is no such block.
     """
     if not layer:
-        return [(blocks + 1) // 2]
+        return [middle(blocks)]
     if layer == "all":
         return list(range(blocks + 1))
     if not layer.isdecimal() or int(layer) > blocks:

@@ -18,6 +18,14 @@ _NOISE = 2e-6
 """Difference of cosines below which they tie: more than float32 and padding make of equal texts."""
 
 
+def middle(blocks: int) -> int:
+    """Return the block, from 1, whose states are compared where nobody says which.
+
+    The top of a masked-language model turns back to single words.
+    """
+    return (blocks + 1) // 2
+
+
 def nearer_wrong(
     queries: Tensor, candidates: Tensor, right: Tensor, penalty: Tensor | None = None
 ) -> Tensor:
