@@ -16,6 +16,8 @@ from ptm_plus.attention import Rule
 from ptm_plus.data import HELD_OUT_EPOCH, HostBatch, Row, StreamData, held_out_rows
 from ptm_plus.errors import PluginError, nearest
 from ptm_plus.masking import force_spans
+from ptm_plus.measures.neighbours import middle, nearer_wrong
+from ptm_plus.measures.translations import translations
 from ptm_plus.microbatch import MicroBatch, to_device
 from ptm_plus.step import Tally, add_outcome, shares
 from ptm_plus.views import View
@@ -245,22 +247,33 @@ def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
     """Return how often a sentence's nearest neighbour is its translation, both ways.
 
     Sentences are encoded alone; states of the middle block are averaged over tokens and compared by
-    cosine, among the candidates of the same two languages. Pairs with a half that is longer than a
-    sequence are left out.
+    cosine, among the candidates of the same two languages, each different sentence once. Pairs with
+    a half that is longer than a sequence are left out.
     """
     data = context.run.prepared.sets[RETRIEVAL]
-    block = context.run.encoder.blocks // 2
+    block = middle(context.run.encoder.blocks)
     vectors = torch.cat([_pooled(context, data, n, block) for n in _chunks(data)])
     example, stratum = np.array(data.store.example), np.array(data.store.stratum)
     whole = np.bincount(example)[example] == 2  # neither half was split
     first = np.flatnonzero(whole & np.append(example[1:] == example[:-1], False))
-    hits: list[float] = []
-    for languages in np.unique(stratum):
-        rows = torch.from_numpy(first[stratum[first] == languages])
-        similarity = vectors[rows] @ vectors[rows + 1].T
-        truth = torch.arange(len(rows))
-        hits += (similarity.argmax(1) == truth).tolist() + (similarity.argmax(0) == truth).tolist()
+    hits: list[bool] = []
+    for languages in np.unique(stratum[first]):
+        rows = first[stratum[first] == languages]
+        halves = (_firsts(data, rows), _firsts(data, rows + 1))
+        texts = translations(zip(*halves, strict=True))
+        one, two = vectors[texts.first], vectors[texts.second]
+        for wrong in (nearer_wrong(one, two, texts.pairs), nearer_wrong(two, one, texts.turned)):
+            hits += (wrong < 1).tolist()
     return {"accuracy": float(np.mean(hits)) if hits else float("nan"), "questions": len(hits)}
+
+
+def _firsts(data: StreamData, numbers: NDArray[np.int64]) -> list[int]:
+    """Return, for each of some sequences, the first of them that has the same tokens."""
+    store, seen = data.store, dict[bytes, int]()
+    return [
+        seen.setdefault(store.ids[store.offsets[n] : store.offsets[n + 1]].tobytes(), int(n))
+        for n in numbers
+    ]
 
 
 def _chunks(data: StreamData, size: int = 256) -> Iterator[NDArray[np.int64]]:

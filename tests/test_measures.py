@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from small_tokenizers import SENTENCES, small_tokenizer
 from tiny import SMALL
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
@@ -19,10 +22,11 @@ from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.measures import neighbours, plain_model
 from ptm_plus.measures.geometry import alignment, uniformity
 from ptm_plus.measures.measuring import Request, chosen_layers, measure
-from ptm_plus.measures.neighbours import crowding, found_within
+from ptm_plus.measures.neighbours import crowding, nearer_wrong
 from ptm_plus.measures.perplexity import masked, of_languages, of_pairs
 from ptm_plus.measures.plain_model import PlainModel, load_plain
 from ptm_plus.measures.sentences import of_pair, read_language_pairs, retrieval
+from ptm_plus.measures.translations import translations
 from ptm_plus.measures.words import word_retrieval
 from ptm_plus.progress import Silent
 
@@ -51,63 +55,89 @@ def test_alignment_and_uniformity_are_those_of_the_paper() -> None:
     assert uniformity(first[:1].expand(5, -1)) == pytest.approx(0, abs=1e-12)
 
 
-def by_hand(queries: Any, candidates: Any, right: list[set[int]], depth: int, k: int) -> list[bool]:
+def by_hand(queries: Any, candidates: Any, right: list[set[int]], k: int) -> list[int]:
     """CSLS as its paper writes it (k > 0), or the cosine, one query after another."""
     cosine = queries @ candidates.T
     score = cosine
     if k:
         of_query = np.sort(cosine, axis=1)[:, ::-1][:, :k].mean(1)
         of_candidate = np.sort(cosine.T, axis=1)[:, ::-1][:, :k].mean(1)
-        score = 2 * cosine - of_query[:, None] - of_candidate[None]
-    hits = []
+        score = cosine - of_query[:, None] / 2 - of_candidate[None] / 2
+    counts = []
     for row, wanted in zip(score, right, strict=True):
-        best = max((row[place] for place in wanted), default=-np.inf)
-        nearer = sum(
-            value >= best - 1e-12 for place, value in enumerate(row) if place not in wanted
+        best = max(row[place] for place in wanted)
+        counts.append(
+            sum(value >= best - 2e-6 for place, value in enumerate(row) if place not in wanted)
         )
-        hits.append(bool(wanted) and nearer < depth)
-    return hits
+    return counts
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 20), st.integers(1, 6))
-def test_nearest_ones_are_those_of_brute_force(seed: int, n: int, m: int, depth: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.integers(2, 20), st.integers(1, 300))
+def test_nearest_ones_are_those_of_brute_force(seed: int, n: int, m: int, cells: int) -> None:
     rng = np.random.default_rng(seed)
-    queries, candidates = unit(rng, n, 4), unit(rng, m, 4)
-    meanings = rng.integers(0, 8, m)
-    answers = rng.integers(-1, 8, (n, 2))
-    right = [{p for p in range(m) if meanings[p] in set(row) - {-1}} for row in answers]
-    given_ = (torch.from_numpy(answers), torch.from_numpy(meanings))
-    x, y = queries.numpy(), candidates.numpy()
-    for k in (0, 3):
-        penalty = crowding(candidates, queries, k) if k else None
-        found = found_within(queries, candidates, *given_, depth, penalty)
-        assert found.tolist() == by_hand(x, y, right, depth, k)
+    rows = [(n, m), *((int(rng.integers(n)), int(rng.integers(m))) for _ in range(30))]
+    texts = translations(rows)
+    x, y = unit(rng, len(texts.first), 4), unit(rng, len(texts.second), 4)
+    ways = (
+        (x, y, texts.pairs, [{b for a, b in rows if a == one} for one in texts.first]),
+        (y, x, texts.turned, [{a for a, b in rows if b == one} for one in texts.second]),
+    )
+    for way, (queries, candidates, right, named) in enumerate(ways):
+        places = {text: place for place, text in enumerate((texts.second, texts.first)[way])}
+        wanted = [{places[name] for name in names} for names in named]
+        for k in (0, 3):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(neighbours, "_CELLS", cells)
+                penalty = crowding(candidates, queries, k) if k else None
+                found = nearer_wrong(queries, candidates, right, penalty)
+            assert found.tolist() == by_hand(queries.numpy(), candidates.numpy(), wanted, k)
+
+
+def each_its_own(count: int) -> torch.Tensor:
+    return torch.arange(count).expand(2, -1)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     first = unit(rng, 50, 6)
     second = torch.nn.functional.normalize(first + 0.5 * unit(rng, 50, 6), dim=1)
-    own = torch.arange(50)
-    whole = of_pair(first, second, own, own, 5)
+    whole = of_pair(first, second, each_its_own(50), 5)
     monkeypatch.setattr(neighbours, "_CELLS", 64)
-    assert of_pair(first, second, own, own, 5) == whole
+    assert of_pair(first, second, each_its_own(50), 5) == whole
     assert 0.1 < whole["accuracy_forward"] < 1
 
 
 def test_a_model_that_gives_one_vector_to_all_finds_nothing() -> None:
     same = unit(np.random.default_rng(2), 1, 4).expand(7, -1)
-    own = torch.arange(7)
-    found = of_pair(same, same, own, own, 3)
-    assert (found["accuracy"], found["csls"], found["chance"]) == (0.0, 0.0, 1 / 7)
+    found = of_pair(same, same, each_its_own(7), 3)
+    assert (found["accuracy"], found["csls"]) == (0.0, 0.0)
 
 
-def test_a_sentence_of_several_pairs_has_several_right_answers() -> None:
-    # "a" stands beside x and y; the nearest of both its rows is y's.
-    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+def test_float_noise_around_one_vector_finds_nothing() -> None:
+    rng = np.random.default_rng(3)
+    near = unit(rng, 1, 64).float() + 1e-7 * torch.from_numpy(rng.standard_normal((500, 64)))
+    near = torch.nn.functional.normalize(near.float(), dim=1)
+    assert of_pair(near, near, each_its_own(500), 0)["accuracy"] == 0.0
+
+
+def test_a_sentence_of_several_pairs_asks_once_and_has_several_right_answers() -> None:
+    texts = translations([("a", "x"), ("a", "y"), ("b", "z"), ("a", "x")])
+    assert (texts.first, texts.second) == (["a", "b"], ["x", "y", "z"])
+    assert texts.pairs.tolist() == [[0, 0, 1], [0, 1, 2]]
+    assert texts.turned.tolist() == [[0, 1, 2], [0, 0, 1]]
+    assert texts.chance == 3 / 6  # mean of 2/3 and 1/3; back 1/2 each
+    first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
-    found = of_pair(first, second, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), 0)
+    found = of_pair(first, second, texts.pairs, 0)
     assert found["accuracy_forward"] == 1.0
+    assert (found["candidates_forward"], found["candidates_backward"]) == (3, 2)
+
+
+def test_a_sentence_of_very_many_pairs_takes_no_square_of_them() -> None:
+    texts = translations([("Yes.", f"translation {number}") for number in range(50_000)])
+    rng = np.random.default_rng(4)
+    found = of_pair(unit(rng, 1, 2), unit(rng, 50_000, 2), texts.pairs, 0)
+    assert found["accuracy"] == 1.0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -231,8 +261,96 @@ def test_any_translation_of_a_word_is_right(model: PlainModel) -> None:
     assert backward["within_5"] == 1.0
 
 
+def test_only_the_places_asked_for_reach_the_output_layer(
+    model: PlainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"en": [*SENTENCES, SENTENCES[0] * 9]}
+    seen = []
+    output = model.model.get_output_embeddings()
+    handle = output.register_forward_hook(lambda *given: seen.append(len(given[-1])))
+    found = of_languages(model, texts, 0, WATCH)["en"]
+    handle.remove()
+    assert sum(seen) == found["predicted"]
+    monkeypatch.setattr(type(model.model), "get_output_embeddings", lambda self: None)
+    again = of_languages(model, texts, 0, WATCH)["en"]  # of a model that does not name it
+    assert again == pytest.approx(found, rel=1e-5)
+
+
+def test_weights_kept_in_half_precision_are_computed_with_in_full(
+    folder: Path, tmp_path: Path
+) -> None:
+    half = AutoModelForMaskedLM.from_pretrained(folder).to(torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    load_plain(str(folder)).tokenizer.save_pretrained(tmp_path)
+    assert {one.dtype for one in load_plain(str(tmp_path)).model.parameters()} == {torch.float32}
+
+
+def test_long_texts_are_read_in_part_and_counted(model: PlainModel) -> None:
+    long = SENTENCES[0] * 20
+    encoded = model.encode([long, SENTENCES[1], long])
+    assert encoded.cut == [True, False, True]
+    assert len(encoded) == 3
+    assert len(encoded.ids[0]) == model.longest
+    assert 0 < encoded.ends[0] < len(long)
+    assert encoded.ends[1] == len(SENTENCES[1])
+
+
+@pytest.mark.parametrize(("family", "pad", "longest"), [("mpnet", 1, 18), ("distilbert", 0, 20)])
+def test_models_without_a_card_take_texts_up_to_their_last_position(
+    family: str, pad: int, longest: int, tmp_path: Path
+) -> None:
+    tokenizer = small_tokenizer("bert")
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), max_position_embeddings=20, pad_token_id=pad
+    )
+    for name, value in SMALL.items():
+        setattr(config, name, value)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_plain(str(tmp_path))
+    assert model.longest == longest
+    assert of_languages(model, {"en": [SENTENCES[0] * 9]}, 0, WATCH)["en"]["cut"] == 1
+
+
+def test_characters_that_were_not_read_do_not_count(model: PlainModel) -> None:
+    lines = [SENTENCES[0] * 20, SENTENCES[1]]
+    found = of_languages(model, {"en": lines}, 0, WATCH)["en"]
+    # The same tokens, as the line ends where the model stops reading.
+    short = [lines[0][: model.encode(lines).ends[0]], lines[1]]
+    again = of_languages(model, {"en": short}, 0, WATCH)["en"]
+    assert (found["cut"], again["cut"]) == (1, 0)
+    assert found["bits_per_character"] == pytest.approx(again["bits_per_character"])
+
+
+def test_pairs_that_are_all_too_long_have_no_figures(model: PlainModel) -> None:
+    long = (SENTENCES[0] * 9, SENTENCES[1] * 9)
+    found = of_pairs(model, {"en-de": [long, long]}, 0, WATCH)["en-de"]
+    assert (found["pairs"], found["left_out"], found["predicted"]) == (0, 2, 0)
+    assert math.isnan(found["loss"])
+
+
+def test_rows_of_text_that_are_refused_are_counted(tmp_path: Path, model: PlainModel) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Paris"}\n{"text": " "}\n\n{"text": "Two\\nlines"}\n')
+    found = measure(Request(("perplexity",), text=(f"en={text}",)), model, WATCH)
+    assert found["perplexity"]["languages"]["en"]["texts"] == 3
+    assert found["refused"] == {"empty text": 1, "blank line": 1}
+
+
 # ---------------------------------------------------------------------------------------------
 # What cannot be measured
+
+
+def test_weights_of_the_encoder_that_are_missing_are_not_made_up(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if ".att" in name and name.endswith("weight"))
+    del weights[lost]
+    save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SettingsError, match=re.escape(lost)):
+        load_plain(str(tmp_path / "broken"))
 
 
 def test_layers_are_counted_from_the_embeddings() -> None:
@@ -255,13 +373,13 @@ def test_a_model_without_a_head_has_no_perplexity_but_finds_sentences(
     source = (f"en-de={pairs}",)
     with pytest.raises(SettingsError, match="no perplexity"):
         measure(Request(("perplexity",), pairs=source), bare, WATCH)
-    found = measure(Request(("retrieval",), pairs=source), bare, WATCH)
+    found = measure(Request(("retrieval", "perplexity"), pairs=source, chosen=False), bare, WATCH)
     whole = measure(Request(("retrieval",), pairs=source), load_plain(str(folder)), WATCH)
     assert found == whole
 
 
 def test_one_pair_alone_is_no_question(tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("Guten Tag\tHello\n\tHello\n")
+    pairs.write_text("Guten Tag\tHello\n\tHello\nGuten Tag\tHello\n")
     with pytest.raises(DataError, match="only one pair of de-en"):
         read_language_pairs([f"de-en={pairs}"])

@@ -95,11 +95,13 @@ def test_retrieval_is_nearest_by_cosine_of_mean_states(translations: Path) -> No
     run = tiny_run("bert", **{"evaluate.pairs": [str(translations)]})
     unsettle(run)
     run.encoder.eval()
-    middle = run.encoder.blocks // 2
+    middle = (run.encoder.blocks + 1) // 2
     halves: dict[str, list[Any]] = {"src": [], "tgt": []}
+    seen: list[Any] = []
     for row in map(json.loads, translations.read_text("utf-8").splitlines()):
-        if len(row["src"]) > 500:
+        if len(row["src"]) > 500 or row["src"] in seen:  # each sentence asks once
             continue
+        seen.append(row["src"])
         for field, vectors in halves.items():
             ids = run.prepared.tokenizer(row[field])["input_ids"]
             with torch.no_grad():
@@ -111,7 +113,8 @@ def test_retrieval_is_nearest_by_cosine_of_mean_states(translations: Path) -> No
     hits = [similarity.argmax(1) == truth, similarity.argmax(0) == truth]
     found = evaluate(run)["translation_retrieval"]
     assert 0 < np.mean(hits) < 1
-    assert found == {"accuracy": pytest.approx(np.mean(hits)), "questions": 60}
+    assert len(seen) == 28
+    assert found == {"accuracy": pytest.approx(np.mean(hits)), "questions": 2 * len(seen)}
 
 
 def test_held_out_losses_are_means_over_predicted_tokens() -> None:

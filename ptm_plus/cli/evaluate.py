@@ -68,7 +68,9 @@ def evaluate(
     from ptm_plus.measures.measuring import Request, measure
     from ptm_plus.measures.plain_model import loaded
 
-    request = Request(probes, **given, layer=layer, csls=csls, limit=limit, seed=seed)
+    request = Request(
+        probes, **given, layer=layer, csls=csls, limit=limit, seed=seed, chosen=bool(probe)
+    )
     with (
         stoppable("measuring"),
         loaded(model, where.checked(), code.allow_code, outlet.watch) as plain,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from ptm_plus.errors import SettingsError
+from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import read_language_pairs, retrieval
@@ -26,6 +28,7 @@ class Request:
         csls: neighbours of CSLS; 0 leaves it out.
         limit: most lines or pairs of a language; 0 for all.
         seed: of the masks.
+        chosen: whether somebody asked for these probes, or they follow from the files.
     """
 
     probes: tuple[str, ...]
@@ -36,6 +39,7 @@ class Request:
     csls: int = 0
     limit: int = 0
     seed: int = 0
+    chosen: bool = True
 
 
 def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]:
@@ -47,39 +51,54 @@ def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]
         DataError: a file cannot be read, or holds too little.
     """
     layers = chosen_layers(request.layer, model.layers)
-    if "perplexity" in request.probes and not model.has_head:
-        raise SettingsError(
-            "the model has no weights for predicting masked words, so it has no perplexity",
-            "give a model that was saved with its masked-LM head, or ask for --probe retrieval",
-        )
+    probes = _answerable(request, model, watch)
     found: dict[str, Any] = {}
-    pairs, refused = read_language_pairs(request.pairs, request.limit)
-    if "retrieval" in request.probes:
+    pairs, of_sentences = read_language_pairs(request.pairs, request.limit)
+    refused = Counter(of_sentences)
+    if "retrieval" in probes:
         found["retrieval"] = retrieval(model, pairs, layers, request.csls, watch)
-    if "perplexity" in request.probes:
-        texts = read_languages(request.text, request.limit)
+    if "perplexity" in probes:
+        texts, of_texts = read_languages(request.text, request.limit)
+        refused.update(of_texts)
         languages = of_languages(model, texts, request.seed, watch)
         found["perplexity"] = {
             "languages": languages,
             "pairs": of_pairs(model, pairs, request.seed, watch),
         }
-    if "words" in request.probes:
-        words, more = read_language_pairs(request.words, request.limit)
+    if "words" in probes:
+        words, of_words = read_language_pairs(request.words, request.limit)
+        refused.update(of_words)
         found["words"] = word_retrieval(model, words, layers, request.csls, watch)
-        refused = {name: refused.get(name, 0) + more.get(name, 0) for name in {**refused, **more}}
-    return {**found, "refused": refused}
+    return {**found, "refused": dict(refused)}
+
+
+def _answerable(request: Request, model: PlainModel, watch: Watch) -> tuple[str, ...]:
+    """Return the probes without perplexity where it was not asked for and cannot be had.
+
+    Raises:
+        SettingsError: it was asked for, or nothing remains.
+    """
+    if "perplexity" not in request.probes or model.has_head:
+        return request.probes
+    others = tuple(name for name in request.probes if name != "perplexity")
+    reason = "the model has no weights for predicting masked words, so it has no perplexity"
+    if request.chosen or not others:
+        raise SettingsError(
+            reason,
+            "give a model that was saved with its masked-LM head, or ask for --probe retrieval",
+        )
+    watch.note(reason)
+    return others
 
 
 def chosen_layers(layer: str, blocks: int) -> list[int]:
     """Return the blocks whose states are compared.
 
-    The default is the middle one: the top of a masked-language model turns back to single words.
-
     Raises:
         SettingsError: there is no such block.
     """
     if not layer:
-        return [(blocks + 1) // 2]
+        return [middle(blocks)]
     if layer == "all":
         return list(range(blocks + 1))
     if not layer.isdecimal() or int(layer) > blocks:

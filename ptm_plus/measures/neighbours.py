@@ -14,38 +14,44 @@ from torch import Tensor
 _CELLS = 16_000_000
 """Similarities held at a time."""
 
+_NOISE = 2e-6
+"""Difference of cosines below which they tie: more than float32 and padding make of equal texts."""
 
-def found_within(
-    queries: Tensor,
-    candidates: Tensor,
-    answers: Tensor,
-    meanings: Tensor,
-    depth: int = 1,
-    penalty: Tensor | None = None,
+
+def middle(blocks: int) -> int:
+    """Return the block, from 1, whose states are compared where nobody says which.
+
+    The top of a masked-language model turns back to single words.
+    """
+    return (blocks + 1) // 2
+
+
+def nearer_wrong(
+    queries: Tensor, candidates: Tensor, right: Tensor, penalty: Tensor | None = None
 ) -> Tensor:
-    """Return ``[n]`` whether a right candidate is among the nearest ``depth``.
+    """Return ``[n]`` how many wrong candidates are as near to a query as its nearest right one.
 
-    A right candidate has to be strictly nearer than the wrong ones: one that merely ties with them
-    would have been found by luck.
+    Below one, a right one was found; below five, it is among the five nearest. What merely ties
+    would have been found by luck, so it counts as nearer.
 
     Args:
         queries: ``[n, d]`` of unit length.
         candidates: ``[m, d]`` of unit length.
-        answers: ``[n, a]`` meanings that are right for each query; -1 for fewer.
-        meanings: ``[m]`` what each candidate means; equal candidates mean the same.
-        depth: how many of the nearest count.
+        right: ``[2, e]`` queries in order, and right candidates of theirs; at least one of each.
         penalty: ``[m]`` what is taken off the similarity to each candidate.
     """
-    hits = []
+    counts = []
     for first, similarity in _similarities(queries, candidates):
         if penalty is not None:
             similarity = similarity - penalty
-        wanted = answers[first : first + len(similarity)]
-        right = (meanings[None, :, None] == wanted[:, None, :]).any(-1)
-        best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        nearer = (similarity >= best) & ~right
-        hits.append((nearer.sum(1) < depth) & right.any(1))
-    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
+        ends = torch.tensor((first, first + len(similarity)), device=right.device)
+        begin, end = torch.searchsorted(right[0].contiguous(), ends).tolist()
+        rows, places = right[0, begin:end] - first, right[1, begin:end]
+        best = similarity.new_full((len(similarity),), -torch.inf)
+        best = best.scatter_reduce(0, rows, similarity[rows, places], "amax")
+        similarity[rows, places] = -torch.inf
+        counts.append((similarity >= best[:, None] - _NOISE).sum(1))
+    return torch.cat(counts)
 
 
 def crowding(candidates: Tensor, queries: Tensor, neighbours: int) -> Tensor:

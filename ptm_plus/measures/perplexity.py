@@ -27,24 +27,28 @@ RATE = 0.15
 """Share of the tokens that are asked for; at least one of a text."""
 
 
-def read_languages(sources: Sequence[str], limit: int) -> dict[str, list[str]]:
-    """Return lines of text by language, the first of each.
+def read_languages(
+    sources: Sequence[str], limit: int
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Return the first lines of text by language, and how many rows were refused, by reason.
 
     Args:
         sources: what ``--text`` takes.
         limit: most lines of a language; 0 for all.
     """
     found: dict[str, list[str]] = {}
+    refused: dict[str, int] = {}
     for source in sources:
         for one in read_text(parse_source(source)):
             if isinstance(one, Refused):
+                refused[one.reason] = refused.get(one.reason, 0) + 1
                 continue
             texts = found.setdefault(one.languages["text"], [])
             lines = (line.strip() for line in one.fields["text"].splitlines())
             for line in lines:
                 if line and (not limit or len(texts) < limit):
                     texts.append(line)
-    return found
+    return found, refused
 
 
 def of_languages(
@@ -53,19 +57,23 @@ def of_languages(
     """Return the figures of each language's lines.
 
     ``bits_per_character`` is the loss spread over the characters that the tokens stand for: of two
-    tokenizers, the one with fewer and harder tokens gets no advantage.
+    tokenizers, the one with fewer and harder tokens gets no advantage. What is cut off a line does
+    not count; unknown tokens do, cheap as they are.
     """
     found = {}
     for language, lines in texts.items():
         encoded = model.encode(lines)
         losses, right = model.masked_losses(encoded, list(masked(encoded, seed, language)), watch)
-        tokens = sum(sum(not one for one in special) for special in encoded.special)
-        figures = _figures(torch.cat(losses), torch.cat(right))
-        bits = figures["loss"] / math.log(2) * tokens / sum(map(len, lines))
+        inner = [token for number in range(len(lines)) for token in _inner(encoded, number)]
+        figures = _figures(losses, right)
+        rows = zip(lines, encoded.ends, encoded.cut, strict=True)
+        characters = sum(end if cut else len(line) for line, end, cut in rows)
+        bits = figures["loss"] / math.log(2) * len(inner) / characters
         found[language] = {
             "texts": len(lines),
-            "cut": encoded.cut,
-            "tokens": tokens,
+            "cut": sum(encoded.cut),
+            "tokens": len(inner),
+            "unknown": inner.count(model.tokenizer.unk_token_id),
             **figures,
             "bits_per_character": bits,
         }
@@ -97,8 +105,8 @@ def of_pairs(model: PlainModel, pairs: Pairs, seed: int, watch: Watch) -> dict[s
         found[languages] = {
             "pairs": len(whole),
             "left_out": len(rows) - len(whole),
-            **_figures(torch.cat(aided), torch.cat([right[n] for n in whole])),
-            "loss_alone": float(torch.cat(unaided).double().mean()),
+            **_figures(aided, [right[n] for n in whole]),
+            "loss_alone": _figures(unaided, [])["loss"],
             "rise": asdict(
                 paired([np.full(len(one), n) for n, one in enumerate(aided)], aided, unaided)
             ),
@@ -122,13 +130,16 @@ def masked(encoded: Encoded, seed: int, *names: str) -> Iterator[list[int]]:
         yield sorted(places[np.argsort(draws, kind="stable")[:count]].tolist())
 
 
-def _figures(losses: torch.Tensor, right: torch.Tensor) -> dict[str, Any]:
-    loss = float(losses.double().mean())
+def _figures(losses: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """Return the figures of predicted tokens, text by text; NaN where there are none."""
+    none = torch.zeros(0, dtype=torch.float64)
+    each = torch.cat([none, *losses])
+    loss = float(each.mean())
     return {
-        "predicted": len(losses),
+        "predicted": len(each),
         "loss": loss,
         "perplexity": math.exp(min(loss, 700)),
-        "accuracy": float(right.double().mean()),
+        "accuracy": float(torch.cat([none, *right]).mean()),
     }
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ptm_plus.errors import SettingsError
@@ -33,13 +34,15 @@ class Encoded:
         ids: per text, its tokens with the special ones.
         types: per text, token types.
         special: per text, which tokens are special.
-        cut: how many texts were longer than the model reads.
+        ends: per text, up to which character its tokens reach; of a pair, its second half's.
+        cut: per text, whether it was longer than the model reads.
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     special: list[list[bool]]
-    cut: int
+    ends: list[int]
+    cut: list[bool]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,15 +95,18 @@ class PlainModel:
             max_length=self.longest,
             return_token_type_ids=True,
             return_special_tokens_mask=True,
+            return_offsets_mapping=True,
             return_overflowing_tokens=True,
         )
-        rows = found["overflow_to_sample_mapping"]
-        first = [n for n, row in enumerate(rows) if n == 0 or row != rows[n - 1]]
+        rows = np.array(found["overflow_to_sample_mapping"], dtype=np.int64)
+        first, pieces = np.unique(rows, return_index=True, return_counts=True)[1:]
+        offsets = found["offset_mapping"]
         return Encoded(
             [found["input_ids"][n] for n in first],
             [found["token_type_ids"][n] for n in first],
             [[bool(one) for one in found["special_tokens_mask"][n]] for n in first],
-            cut=len({rows[n] for n in range(len(rows)) if n not in set(first)}),
+            [max((end for _, end in offsets[n]), default=0) for n in first],
+            cut=(pieces > 1).tolist(),
         )
 
     def pooled(self, texts: Sequence[str], layers: Sequence[int], watch: Watch) -> Tensor:
@@ -144,11 +150,15 @@ class PlainModel:
             done = 0
             for numbers in encoded.batches():
                 inputs = self._padded(encoded, numbers)
-                rows = [row for row, n in enumerate(numbers) for _ in masked[n]]
-                places = [place for n in numbers for place in masked[n]]
+                where = torch.tensor(
+                    [(row, place) for row, n in enumerate(numbers) for place in masked[n]],
+                    dtype=torch.long,
+                    device=self.device,
+                ).reshape(-1, 2)
+                rows, places = where.unbind(1)
                 wanted = inputs["input_ids"][rows, places]
                 inputs["input_ids"][rows, places] = self.tokenizer.mask_token_id
-                logits = self.model(**inputs).logits[rows, places].float()
+                logits = self._logits(inputs, rows, places).float()
                 sizes = [len(masked[n]) for n in numbers]
                 lost = cross_entropy(logits, wanted, reduction="none").cpu().split(sizes)
                 hit = (logits.argmax(-1) == wanted).cpu().split(sizes)
@@ -157,6 +167,20 @@ class PlainModel:
                 done += len(numbers)
                 task.update(done, len(encoded), "texts")
         return losses, right
+
+    def _logits(self, inputs: dict[str, Tensor], rows: Tensor, places: Tensor) -> Tensor:
+        """Return the logits of some places; of all, with a large vocabulary, they take gigabytes.
+
+        The output layer reads those places alone, where the model names it.
+        """
+        output = self.model.get_output_embeddings()
+        if output is None:
+            return Tensor(self.model(**inputs).logits[rows, places])
+        handle = output.register_forward_pre_hook(lambda _, given: given[0][rows, places])
+        try:
+            return Tensor(self.model(**inputs).logits)
+        finally:
+            handle.remove()
 
     @property
     def base(self) -> Any:
@@ -198,17 +222,34 @@ def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[P
 
 
 def load_plain(name: str, device: str = "cpu", trust_remote_code: bool = False) -> PlainModel:
-    """Load a model and its tokenizer; see :func:`loaded`."""
+    """Load a model and its tokenizer, with weights in float32; see :func:`loaded`."""
     settings = ModelSettings(path=name, trust_remote_code=trust_remote_code)
     config = load_config(settings)
-    with without_bars():
+    with without_bars(), _without_reports():
         model, missing = load_reported(settings, config)
+    lost = sorted(key for key in missing if key.startswith(f"{model.base_model_prefix}."))
+    if lost:
+        raise SettingsError(
+            f"{name}: lacks {len(lost)} weights of the encoder, such as {lost[0]}",
+            "save it again with transformers' save_pretrained",
+        )
     model.set_attn_implementation("sdpa")
     tokenizer = _tokenizer(name, trust_remote_code)
-    head = [key for key in missing if not key.startswith(f"{model.base_model_prefix}.")]
-    return PlainModel(
-        model.eval().to(_device(device)), tokenizer, _longest(config, tokenizer), not head
-    )
+    longest = min(_served(model), int(min(tokenizer.model_max_length, 2**30)))
+    return PlainModel(model.eval().float().to(_device(device)), tokenizer, longest, not missing)
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Load without transformers' table of missing weights: what they are needed for is told."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _tokenizer(name: str, trust_remote_code: bool) -> Any:
@@ -231,11 +272,16 @@ def _tokenizer(name: str, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
-    card = CARDS.get(config.model_type)
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    served = card.longest(config) if card is not None else int(positions)
-    return min(served, int(min(tokenizer.model_max_length, 2**30)))
+def _served(model: Any) -> int:
+    """Return the longest sequence that the position table serves."""
+    config = model.config
+    if config.model_type in CARDS:
+        return CARDS[config.model_type].longest(config)
+    positions = int(getattr(config, "max_position_embeddings", None) or 512)
+    tables = [one for one in model.modules() if isinstance(one, nn.Embedding)]
+    tables = [one for one in tables if one.num_embeddings == positions]
+    # Where the table has a padding row, as in MPNet, positions begin after it.
+    return positions - max((one.padding_idx + 1 for one in tables if one.padding_idx), default=0)
 
 
 def _device(device: str) -> str:

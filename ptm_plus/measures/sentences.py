@@ -12,8 +12,9 @@ from torch import Tensor
 from ptm_plus.components import Refused
 from ptm_plus.errors import DataError
 from ptm_plus.measures.geometry import alignment, uniformity
-from ptm_plus.measures.neighbours import crowding, found_within
+from ptm_plus.measures.neighbours import crowding, nearer_wrong
 from ptm_plus.measures.plain_model import PlainModel
+from ptm_plus.measures.translations import translations, turned
 from ptm_plus.progress import Watch
 from ptm_plus.sources import parse_source, read_pairs
 
@@ -32,7 +33,7 @@ def read_language_pairs(sources: Sequence[str], limit: int = 0) -> tuple[Pairs, 
         limit: most pairs of a language pair; 0 for all.
 
     Raises:
-        DataError: a file cannot be read, or a language pair has fewer than two pairs.
+        DataError: a file cannot be read, or a language pair has fewer than two different pairs.
     """
     found: dict[str, list[tuple[str, str]]] = {}
     refused: dict[str, int] = {}
@@ -45,7 +46,7 @@ def read_language_pairs(sources: Sequence[str], limit: int = 0) -> tuple[Pairs, 
             if not limit or len(pairs) < limit:
                 pairs.append((one.fields["src"], one.fields["tgt"]))
     for languages, pairs in found.items():
-        if len(pairs) < 2:
+        if len(set(pairs)) < 2:
             raise DataError(
                 f"only one pair of {languages}",
                 "a sentence has to look for its translation among several",
@@ -57,11 +58,11 @@ def read_language_pairs(sources: Sequence[str], limit: int = 0) -> tuple[Pairs, 
 def retrieval(
     model: PlainModel, pairs: Pairs, layers: Sequence[int], neighbours: int, watch: Watch
 ) -> list[dict[str, Any]]:
-    """Return, layer by layer, how often the nearest sentence is the translation.
+    """Return, layer by layer, how often the nearest sentence is a translation.
 
     Sentences are encoded alone, the states of a block averaged over their tokens, and compared by
-    cosine; with ``neighbours`` also by CSLS. A sentence that occurs in several pairs has several
-    right answers. A right one has to be strictly nearer than all wrong ones.
+    cosine; with ``neighbours`` also by CSLS. Each different sentence asks once and is a candidate
+    once; one that stands in several pairs has several right answers.
 
     Args:
         model: the model.
@@ -72,12 +73,12 @@ def retrieval(
     """
     found: list[dict[str, Any]] = [{"layer": layer, "pairs": {}} for layer in layers]
     for languages, rows in pairs.items():
-        halves = [list(half) for half in zip(*rows, strict=True)]
-        vectors = [model.pooled(half, layers, watch) for half in halves]
-        meant, meant_second = map(_numbered, halves)
+        texts = translations(rows)
+        vectors = [model.pooled(half, layers, watch) for half in (texts.first, texts.second)]
         for place, one in enumerate(found):
-            first, second = (half[place] for half in vectors)
-            one["pairs"][languages] = of_pair(first, second, meant, meant_second, neighbours)
+            first, second = (half[place].to(model.device) for half in vectors)
+            figures = of_pair(first, second, texts.pairs.to(model.device), neighbours)
+            one["pairs"][languages] = {"sentences": len(rows), "chance": texts.chance, **figures}
     names = ("accuracy", "csls") if neighbours else ("accuracy",)
     for one in found:
         for name in names:
@@ -85,30 +86,29 @@ def retrieval(
     return found
 
 
-def of_pair(
-    first: Tensor, second: Tensor, meant: Tensor, meant_second: Tensor, neighbours: int
-) -> dict[str, Any]:
+def of_pair(first: Tensor, second: Tensor, pairs: Tensor, neighbours: int) -> dict[str, Any]:
     """Return the figures of a language pair.
 
     Args:
-        first: ``[n, d]`` vectors of unit length.
-        second: ``[n, d]`` those of the translations.
-        meant: ``[n]`` the sentence that each of the first is; equal ones have one number.
-        meant_second: ``[n]`` the same of the translations.
+        first: ``[n, d]`` vectors of unit length, of different sentences.
+        second: ``[m, d]`` those of their translations.
+        pairs: ``[2, e]`` which stand beside each other, in order.
         neighbours: CSLS's K; 0 leaves it out.
     """
-    there = (first, second, meant, meant_second)
-    back = (second, first, meant_second, meant)
+    ways = ((first, second, pairs), (second, first, turned(pairs)))
     spread = torch.cat((first[: _SPREAD // 2], second[: _SPREAD // 2]))
     found: dict[str, Any] = {
-        "sentences": len(first),
-        "chance": 1 / len(meant_second.unique()),
-        **_both_ways("accuracy", _share(*there), _share(*back)),
+        "candidates_forward": len(second),
+        "candidates_backward": len(first),
+        **_both_ways("accuracy", *(_share(*way) for way in ways)),
     }
     if neighbours:
-        ways = _share(*there, neighbours), _share(*back, neighbours)
-        found |= _both_ways("csls", *ways)
-    return {**found, "alignment": alignment(first, second), "uniformity": uniformity(spread)}
+        found |= _both_ways("csls", *(_share(*way, neighbours) for way in ways))
+    return {
+        **found,
+        "alignment": alignment(first[pairs[0]], second[pairs[1]]),
+        "uniformity": uniformity(spread),
+    }
 
 
 def _both_ways(name: str, forward: float, backward: float) -> dict[str, float]:
@@ -116,26 +116,8 @@ def _both_ways(name: str, forward: float, backward: float) -> dict[str, float]:
     return {name: mean, f"{name}_forward": forward, f"{name}_backward": backward}
 
 
-def _share(
-    queries: Tensor, candidates: Tensor, own: Tensor, meanings: Tensor, neighbours: int = 0
-) -> float:
-    """Return the share of queries whose nearest candidate is a translation of theirs."""
+def _share(queries: Tensor, candidates: Tensor, right: Tensor, neighbours: int = 0) -> float:
+    """Return the share of queries whose nearest candidate is right."""
     penalty = crowding(candidates, queries, neighbours) if neighbours else None
-    answers = _answers(own, meanings)
-    hits = found_within(queries, candidates, answers, meanings, penalty=penalty)
+    hits = nearer_wrong(queries, candidates, right, penalty) < 1
     return float(hits.double().mean())
-
-
-def _answers(own: Tensor, meanings: Tensor) -> Tensor:
-    """Return ``[n, a]`` all meanings that stand beside each query's sentence somewhere."""
-    beside: dict[int, dict[int, None]] = {}
-    for mine, theirs in zip(own.tolist(), meanings.tolist(), strict=True):
-        beside.setdefault(mine, {})[theirs] = None
-    most = max(map(len, beside.values()))
-    rows = [list(beside[mine]) for mine in own.tolist()]
-    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in rows])
-
-
-def _numbered(texts: Sequence[str]) -> Tensor:
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts])

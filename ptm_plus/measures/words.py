@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from ptm_plus.measures.neighbours import crowding, found_within
+from ptm_plus.measures.neighbours import crowding, nearer_wrong
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import Pairs
+from ptm_plus.measures.translations import translations, turned
 from ptm_plus.progress import Watch
 
 DEPTHS = (1, 5)
@@ -34,44 +35,25 @@ def word_retrieval(
     """
     found: list[dict[str, Any]] = [{"layer": layer, "pairs": {}} for layer in layers]
     for languages, rows in pairs.items():
-        ways = {"forward": rows, "backward": [(second, first) for first, second in rows]}
-        for way, directed in ways.items():
-            words = _translations(directed)
-            candidates = list(dict.fromkeys(second for _, second in directed))
-            queries = model.pooled(list(words), layers, watch)
-            vectors = model.pooled(candidates, layers, watch)
-            answers = _answers(words, candidates)
-            for place, one in enumerate(found):
-                figures = one["pairs"].setdefault(languages, {})
-                figures[way] = _figures(queries[place], vectors[place], answers, neighbours)
+        texts = translations(rows)
+        vectors = [model.pooled(half, layers, watch) for half in (texts.first, texts.second)]
+        right = texts.pairs.to(model.device)
+        for place, one in enumerate(found):
+            first, second = (half[place].to(model.device) for half in vectors)
+            one["pairs"][languages] = {
+                "forward": _figures(first, second, right, neighbours),
+                "backward": _figures(second, first, turned(right), neighbours),
+            }
     return found
 
 
-def _translations(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for first, second in rows:
-        found.setdefault(first, []).append(second)
-    return found
-
-
-def _answers(words: Mapping[str, Sequence[str]], candidates: Sequence[str]) -> torch.Tensor:
-    """Return ``[n, a]`` places of each word's translations among the candidates; -1 for fewer."""
-    places = {word: place for place, word in enumerate(candidates)}
-    most = max(map(len, words.values()))
-    rows = [[places[one] for one in right] for right in words.values()]
-    return torch.tensor([[*row, *[-1] * (most - len(row))] for row in rows])
-
-
-def _figures(
-    queries: torch.Tensor, vectors: torch.Tensor, answers: torch.Tensor, neighbours: int
-) -> dict[str, Any]:
-    own = torch.arange(len(vectors))
-    found: dict[str, Any] = {"words": len(queries), "candidates": len(vectors)}
+def _figures(words: Tensor, candidates: Tensor, right: Tensor, neighbours: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"words": len(words), "candidates": len(candidates)}
     ways = {"": None}
     if neighbours:
-        ways["csls_"] = crowding(vectors, queries, neighbours)
+        ways["csls_"] = crowding(candidates, words, neighbours)
     for name, penalty in ways.items():
+        wrong = nearer_wrong(words, candidates, right, penalty)
         for depth in DEPTHS:
-            hits = found_within(queries, vectors, answers, own, depth, penalty)
-            found[f"{name}within_{depth}"] = float(hits.double().mean())
+            found[f"{name}within_{depth}"] = float((wrong < depth).double().mean())
     return found
