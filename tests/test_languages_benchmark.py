@@ -98,3 +98,9 @@ def test_unequal_tokens_are_refused() -> None:
     languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1009}})
     with pytest.raises(SystemExit, match="equal tokens"):
         languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1011}})
+
+
+def test_accuracies_are_read_by_language() -> None:
+    pairs = {"de-en": {"accuracy": 0.25}, "it-en": {"accuracy": 0.5}}
+    found = {"retrieval": [{"layer": 2, "pairs": pairs, "accuracy": 0.375}]}
+    assert languages.accuracies(found) == {"de": 0.25, "it": 0.5}
