@@ -84,7 +84,7 @@ def check(
     found = find_recipe(name)
     recipe = found.read()
     missing = _missing_extra()
-    beside = found.path.parent if sample else None
+    beside = found.samples if sample else None
     local = recipe.model_copy(
         update={"sources": tuple(one for one in recipe.sources if sample or one.files)}
     )
@@ -143,6 +143,14 @@ def build(
     sample: Annotated[
         bool, typer.Option("--sample", help="Take the recipe's small samples as its sources.")
     ] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Evaluation file whose text must not be in the corpus. Repeatable.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=0, help="Processes; 0: one a core.")
     ] = 0,
@@ -170,7 +178,8 @@ def build(
 
     found = find_recipe(name)
     folder = data or _default_data(name, found.path)
-    request = Request(output, folder, sample, workers, share)
+    evaluation = tuple(str(Path(one).expanduser().absolute()) for one in against or ())
+    request = Request(output, folder, sample, workers, evaluation, share)
     with stoppable("building", goes_on=True):
         outcome = build_corpus(found, request, outlet.watch)
     if outcome.account is None:

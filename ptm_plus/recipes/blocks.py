@@ -159,17 +159,24 @@ class MaskPersons(BaseFormatter):
 
 _EMAIL = re.compile(r"\b[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]?\d)")
+# With a plus sign: without one, numbers of trials, patents and cases look alike.
 _PHONE = re.compile(
-    r"(?<![\w+])(?:\+|00)[1-9]\d{0,2}[ /.-]?(?:\(0?\d{1,5}\)|\d{1,5})(?:[ /.-]?\d{2,5}){2,5}\b"
+    r"(?<![\w+])\+[1-9]\d{0,2}[ /.-]?(?:\(0?\d{1,5}\)[ /.-]?|\d{1,5}[ /.-]?)"
+    r"\d{2,5}(?:[ /.-]?\d{2,5}){0,4}\b"
 )
 _ACCOUNT = re.compile(
-    r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b|\b(?:\d[ -]?){12,18}\d\b"
+    r"(?<![\w/.-])(?:[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"
+    r"|[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7})(?![\w/-])"
 )
+
+
+_SHORTEST_IBAN = 15
 
 
 def _public(address: str) -> bool:
+    """Tell an address that may be a person's from a version number, such as 3.1.9.2."""
     try:
-        return ipaddress.ip_address(address).is_global
+        return ipaddress.ip_address(address).is_global and len(address) > len("1.2.3.4")
     except ValueError:
         return False
 
@@ -178,6 +185,8 @@ def _checks_out(number: str) -> bool:
     """Check an IBAN (ISO 13616, remainder of 97) or the number of a card (Luhn)."""
     plain = number.replace(" ", "").replace("-", "")
     if plain[0].isalpha():
+        if len(plain) < _SHORTEST_IBAN:
+            return False
         digits = "".join(str(int(one, 36)) for one in plain[4:] + plain[:4])
         return int(digits) % 97 == 1
     doubled = [int(one) * (1 + at % 2) for at, one in enumerate(reversed(plain))]

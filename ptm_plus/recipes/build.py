@@ -43,6 +43,7 @@ class Request:
         data: folder that relative names in the recipe start from.
         sample: take the samples in the place of the sources.
         workers: processes; 0 takes the number of cores.
+        against: evaluation files for the recipe's decontamination, beside those that it names.
         shard: ``(i, n)``: do what falls to the i-th (from 0) of n jobs; ``None`` for all.
     """
 
@@ -50,6 +51,7 @@ class Request:
     data: Path
     sample: bool = False
     workers: int = 0
+    against: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
 
 
@@ -80,9 +82,10 @@ def build(found: FoundRecipe, request: Request, watch: Watch) -> Outcome:
         EnvironmentProblem: the disk is full, a process died, or another build is at it.
     """
     quieten()
-    recipe = found.read()
+    recipe = found.read().with_evaluation(request.against)
+    data = found.samples if request.sample else request.data
     with crew(request.workers, watch) as workers, _locked(request):
-        work = Work(recipe, _inputs(found, recipe, request, watch), request.data, request.output)
+        work = Work(recipe, _inputs(found, recipe, request, watch), data, request.output)
         if (request.output / ACCOUNT).exists():
             return Outcome(read_json(request.output / ACCOUNT), 0, 0)
         stages = stages_of(work)
@@ -125,8 +128,8 @@ def _inputs(found: FoundRecipe, recipe: Recipe, request: Request, watch: Watch) 
                     path=output,
                 )
         known = tuple(SourceFile(**one) for one in before["files"])
-    beside = found.path.parent if request.sample else None
-    inputs = find_inputs(recipe, request.data, beside, output / "downloads", known, watch)
+    samples = found.samples if request.sample else None
+    inputs = find_inputs(recipe, request.data, samples, output / "downloads", known, watch)
     if before is None:
         write_json(record, identity | inputs.to_json())
         return inputs

@@ -39,9 +39,10 @@ class FoundRecipe:
         """
         return read_recipe(self.path)
 
-    def beside(self, name: str) -> Path:
-        """Return a file that lies beside the recipe."""
-        return self.path.parent / name
+    @property
+    def samples(self) -> Path:
+        """The folder of the sources' samples: ``samples``, beside the recipe."""
+        return self.path.parent / "samples"
 
 
 def own_folder() -> Path:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from ptm_plus.discovery import NAME
 from ptm_plus.errors import DataError, SettingsError, nearest, shown
 from ptm_plus.knowledge.labels import standard_language
-from ptm_plus.recipes.steps import AnyStep
+from ptm_plus.recipes.steps import AnyStep, Decontaminate
 from ptm_plus.settings import Section
 from ptm_plus.settings_checks import check_values, validated
 from ptm_plus.settings_files import read_toml
@@ -49,7 +49,9 @@ class Source(Section):
     provenance: str = Field(min_length=1, description="Who made it and where it is.")
     access: str = Field("", description="How to get it; what has to be asked for, and where.")
     size: str = Field("", description="What to expect: documents, words, bytes.")
-    sample: str = Field("", description="A small file that stands for it, beside the recipe.")
+    sample: str = Field(
+        "", description="A small file that stands for it, in `samples` beside the recipe."
+    )
 
     @field_validator("name")
     @classmethod
@@ -75,6 +77,7 @@ class Mix(Section):
 
     general: tuple[str, ...] = Field((), description="General text to replay, as after --text.")
     replay: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that are replayed.")
+    alpha: float = Field(1.0, gt=0, le=1, description="Languages are drawn as size^alpha.")
     why: str = Field("", description="Reason and source.")
 
 
@@ -138,6 +141,27 @@ class Recipe(Section):
             raise ValueError(f"two sources are named {twice[0]!r}")
         return self
 
+    def with_evaluation(self, files: tuple[str, ...]) -> Recipe:
+        """Return the recipe with more evaluation files in its steps of decontamination.
+
+        Raises:
+            SettingsError: there are files and no such step.
+        """
+        if not files:
+            return self
+        steps = [
+            step.model_copy(update={"against": (*step.against, *files)})
+            if isinstance(step, Decontaminate)
+            else step
+            for step in self.steps
+        ]
+        if tuple(steps) == self.steps:
+            raise SettingsError(
+                f"--against {files[0]}: the recipe {self.name!r} has no step 'decontaminate'",
+                "add one to a copy of the recipe",
+            )
+        return self.model_copy(update={"steps": tuple(steps)})
+
 
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
@@ -161,17 +185,20 @@ def json_schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
+_OF_LISTS: dict[str, type[BaseModel]] = {"sources": Source, "papers": Paper}
+
+
 def _check_keys_of_lists(values: dict[str, Any]) -> None:
     """Refuse unknown keys in sources, steps and papers, with the nearest one that there is."""
-    kinds = {kind.model_fields["kind"].annotation: kind for kind in get_args(get_args(AnyStep)[0])}
-    steps: dict[str, type[BaseModel]] = {get_args(one)[0]: kind for one, kind in kinds.items()}
+    kinds: tuple[type[BaseModel], ...] = get_args(get_args(AnyStep)[0])
+    steps = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in kinds}
     for section in ("sources", "steps", "papers"):
         entries = values.get(section, [])
         for at, entry in enumerate(entries if isinstance(entries, list) else []):
             if not isinstance(entry, dict):
                 continue
             place = f"{section}[{at}]"
-            model: type[BaseModel] | None = {"sources": Source, "papers": Paper}.get(section)
+            model = _OF_LISTS.get(section)
             if model is None:
                 kind = entry.get("kind")
                 model = steps.get(kind) if isinstance(kind, str) else None

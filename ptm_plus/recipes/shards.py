@@ -100,7 +100,7 @@ class Inputs:
 def find_inputs(
     recipe: Recipe,
     data: Path,
-    sample_beside: Path | None,
+    samples: Path | None,
     downloads: Path,
     known: tuple[SourceFile, ...],
     watch: Watch,
@@ -110,7 +110,7 @@ def find_inputs(
     Args:
         recipe: names them.
         data: folder that relative names start from.
-        sample_beside: the recipe's folder, to take each source's sample in its place.
+        samples: the folder of the samples, to take those in the sources' place.
         downloads: where fetched files are kept.
         known: files of an earlier start; one whose size and time are unchanged is not read again.
         watch: takes progress.
@@ -124,8 +124,8 @@ def find_inputs(
     memo = {(one.path, one.size, one.mtime_ns): one.sha256 for one in known}
     with watch.task("taking checksums") as task:
         for number, source in enumerate(recipe.sources):
-            for path in _paths(source, data, sample_beside, downloads, watch):
-                files.append(_file(number, path, source, memo, sampled=sample_beside is not None))
+            for path in _paths(source, data, samples, downloads, watch):
+                files.append(_file(number, path, source, memo, sampled=samples is not None))
                 task.update(len(files), None, Path(path).name)
     return Inputs.of(tuple(files))
 
@@ -152,14 +152,14 @@ def check_unchanged(now: tuple[SourceFile, ...], before: tuple[SourceFile, ...])
 
 
 def _paths(
-    source: Source, data: Path, sample_beside: Path | None, downloads: Path, watch: Watch
+    source: Source, data: Path, samples: Path | None, downloads: Path, watch: Watch
 ) -> Iterator[str]:
-    if sample_beside is not None:
+    if samples is not None:
         if not source.sample:
             raise SettingsError(
                 f"the source {source.name!r} has no sample", "build without --sample"
             )
-        yield str((sample_beside / source.sample).resolve())
+        yield str((samples / source.sample).resolve())
     elif source.hub:
         yield f"{_HUB}{source.hub}"
     elif source.remote:

@@ -16,7 +16,8 @@ def training_settings(recipe: Recipe, corpus: Path) -> dict[str, Any]:
         corpus: folder of the built corpus.
     """
     defaults = recipe.training
-    return {
+    mix = {} if recipe.mix.alpha == 1 else {"batch": {"alpha": {"text": recipe.mix.alpha}}}
+    return mix | {
         "data": {"text": [str(corpus.resolve() / "data" / "*.jsonl.gz")]},
         "prepare": {"max_length": defaults.max_length},
         "train": {"steps": defaults.steps, "lr": defaults.lr, "warmup": defaults.warmup},
