@@ -21,6 +21,7 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.base import BaseFormatter
+from datatrove.utils.text import ngrams, split_into_words
 
 from ptm_plus.recipes import steps
 from ptm_plus.recipes.words import SPACED_WORDS, WORDS, count_words
@@ -122,6 +123,36 @@ class KeepLengths(BaseFilter):
         if self.settings.max_words and words > self.settings.max_words:
             return False, f"more than {self.settings.max_words} words"
         return True, ""
+
+
+class KeepVaried(GopherRepetitionFilter):
+    """Gopher's repetition rules, without the one on the top n-gram where no n-gram occurs twice.
+
+    In a text of thirty words, each of its n-grams has more than the share that the rule allows.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._rules = self.top_n_grams
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Return whether a document repeats itself little enough, and the rule that says no."""
+        words = split_into_words(doc.text, self.language)
+        self.top_n_grams = tuple(
+            (size, share)
+            for size, share in self._rules
+            if len(words) > _LONG or _repeats(words, size)
+        )
+        return super().filter(doc)
+
+
+_LONG = 300
+"""Words of a text in which a single n-gram is too small a share for any rule."""
+
+
+def _repeats(words: list[str], size: int) -> bool:
+    found = list(ngrams(words, size))
+    return len(set(found)) < len(found)
 
 
 class MaskPersons(BaseFormatter):
@@ -246,7 +277,7 @@ def block_of(step: steps.Step, languages: tuple[str, ...]) -> PipelineStep | Non
             given["stop_words"] = list(step.stop_words) or None
             return GopherQualityFilter(**given, language=SPACED_WORDS)
         case steps.GopherRepetition():
-            return GopherRepetitionFilter(**given, language=SPACED_WORDS)
+            return KeepVaried(**given, language=SPACED_WORDS)
         case steps.FinewebQuality():
             return FineWebQualityFilter(**given, language=SPACED_WORDS)
         case steps.C4Lines():
