@@ -131,6 +131,8 @@ class KeepVaried(GopherRepetitionFilter):
     In a text of thirty words, each of its n-grams has more than the share that the rule allows.
     """
 
+    top_n_grams: tuple[tuple[int, float], ...]
+
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self._rules = self.top_n_grams
