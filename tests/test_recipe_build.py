@@ -292,6 +292,56 @@ def test_jobs_that_share_the_work_make_the_same_bytes(tmp_path: Path) -> None:
     assert decompressed(tmp_path / "shared") == decompressed(tmp_path / "alone")
 
 
+FAKE_SBATCH = """#!/bin/bash
+echo "$@" >> "$SBATCH_LOG"
+for word in "$@"; do
+  case "$word" in --array=0-*) last="${word#--array=0-}";; esac
+done
+for SLURM_ARRAY_TASK_ID in $(seq 0 "$last"); do
+  export SLURM_ARRAY_TASK_ID
+  bash "${!#}" > /dev/null || exit 1
+done
+wc -l < "$SBATCH_LOG"
+"""
+
+
+def test_slurm_gets_an_array_of_jobs_for_each_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for sbatch runs the script of each array on the spot."""
+    write_rows(tmp_path / "a.jsonl", rows(20))
+    write_rows(tmp_path / "b.jsonl", [*rows(20), *rows(5, seed=2)])
+    recipe = write_recipe(tmp_path, EXACT)
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(FAKE_SBATCH, encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SBATCH_LOG", str(tmp_path / "log"))
+    flags = ("--on", "slurm", "--jobs", "2", "--slurm=--time=1:00:00")
+    made = built(recipe, tmp_path / "corpus", *flags)
+    calls = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert len(calls) == made["stages"] == len(made["numbers"]) == 4
+    assert all("--array=0-1" in call and "--time=1:00:00" in call for call in calls)
+    assert "--dependency=afterok:1 " in calls[1]
+    assert len(read_rows(tmp_path / "corpus")) == 25
+    assert not list((tmp_path / "corpus").rglob("*.pkl")) + list(tmp_path.rglob("*.pik"))
+
+
+def test_ray_runs_the_jobs(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    recipe = many_files(tmp_path, files=2, each=20)
+    done = run_apart("recipe", "build", recipe, "-o", tmp_path / "ray", "--on", "ray", "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    built(recipe, tmp_path / "alone")
+    assert decompressed(tmp_path / "ray") == decompressed(tmp_path / "alone")
+
+
+def run_apart(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ptm_plus", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
 def test_a_large_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(tmp_path / "a.jsonl", rows(50))
     recipe = write_recipe(tmp_path, EXACT)

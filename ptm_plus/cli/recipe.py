@@ -11,7 +11,7 @@ import typer
 
 from ptm_plus.cli.flags import OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
-from ptm_plus.errors import SettingsError
+from ptm_plus.errors import SettingsError, nearest
 
 app = typer.Typer(
     help="Domain corpora: recipes from raw files to cleaned, measured text.",
@@ -163,6 +163,18 @@ def build(
             show_default=False,
         ),
     ] = "",
+    on: Annotated[
+        str, typer.Option("--on", metavar="ENGINE", help="local, slurm or ray.")
+    ] = "local",
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, help="Jobs on slurm or ray.")
+    ] = 8,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm", metavar="OPTION", help="Of sbatch: --slurm=--time=4:00:00. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Build the corpus of a recipe, or go on with a build that was broken off.
 
@@ -181,6 +193,10 @@ def build(
     evaluation = tuple(str(Path(one).expanduser().absolute()) for one in against or ())
     request = Request(output, folder, sample, workers, evaluation, share)
     with stoppable("building", goes_on=True):
+        if on != "local":
+            arguments = _job_arguments(name, request)
+            if not _on_cluster(outlet, on, jobs, slurm or [], found, request, arguments):
+                return
         outcome = build_corpus(found, request, outlet.watch)
     if outcome.account is None:
         waits: dict[str, Any] = {"stage": outcome.stage, "stages": outcome.stages, "done": False}
@@ -192,6 +208,39 @@ def build(
         return
     account = outcome.account
     outlet.show({"output": str(output), **account}, *account_tables(account, output))
+
+
+def _job_arguments(name: str, request: Any) -> list[str]:
+    """Return the arguments of a job's command: paths in full, as it may start elsewhere."""
+    recipe = str(Path(name).absolute()) if name.endswith(".toml") or "/" in name else name
+    arguments = [recipe, "--output", str(request.output.absolute())]
+    arguments += ["--sample"] if request.sample else ["--data", str(request.data.absolute())]
+    return [*arguments, *(word for one in request.against for word in ("--against", one))]
+
+
+def _on_cluster(
+    outlet: Any,
+    on: str,
+    jobs: int,
+    slurm: list[str],
+    found: Any,
+    request: Any,
+    arguments: list[str],
+) -> bool:
+    """Hand a build to a cluster; return whether it is done when this returns."""
+    from ptm_plus.recipes.build import count_stages
+    from ptm_plus.recipes.clusters import ENGINES, run_on_ray, submit_to_slurm
+
+    if on not in ENGINES:
+        raise SettingsError(f"--on {on}: unknown{nearest(on, ENGINES)}", ", ".join(ENGINES))
+    stages = count_stages(found, request, outlet.watch)
+    if on == "ray":
+        run_on_ray(arguments, jobs, stages, outlet.watch)
+        return True
+    numbers = submit_to_slurm(arguments, jobs, stages, slurm, request.output.absolute())
+    said = f"submitted {stages} arrays of {jobs} jobs; see squeue, and {request.output / 'slurm'}"
+    outlet.show({"stages": stages, "jobs": jobs, "numbers": numbers, "done": False}, lambda: said)
+    return False
 
 
 def _share(text: str) -> tuple[int, int] | None:

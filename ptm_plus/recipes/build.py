@@ -92,13 +92,31 @@ def build(found: FoundRecipe, request: Request, watch: Watch) -> Outcome:
         for number, stage in enumerate(stages):
             ranks = executor_of(work, stage).get_incomplete_ranks(skip_completed=True)
             mine = [rank for rank in ranks if _falls_to(request.shard, rank)]
+            if ranks and (request.output / ACCOUNT).exists():
+                break  # another job has finished meanwhile, and cleared what was done away
             if mine:
                 workers.run(work, number, stage, mine)
             if len(mine) < len(ranks):
                 return Outcome(None, number + 1, len(stages))
-        account = account_of(work, stages, sampled=request.sample)
-        _finish(work, recipe, account)
-    return Outcome(account, len(stages), len(stages))
+        with FileLock(request.output / ".lock-account"):
+            if not (request.output / ACCOUNT).exists():
+                _finish(work, recipe, account_of(work, stages, sampled=request.sample))
+    return Outcome(read_json(request.output / ACCOUNT), len(stages), len(stages))
+
+
+def count_stages(found: FoundRecipe, request: Request, watch: Watch) -> int:
+    """Begin a build, without doing any of it, and return how many stages it has.
+
+    Raises:
+        SettingsError: the recipe is wrong, or the output holds something else.
+        DataError: a source is missing, or not what it was when the build began.
+        EnvironmentProblem: another build is at it.
+    """
+    recipe = found.read().with_evaluation(request.against)
+    data = found.samples if request.sample else request.data
+    with _locked(request):
+        inputs = _inputs(found, recipe, request, watch)
+        return len(stages_of(Work(recipe, inputs, data, request.output)))
 
 
 def _falls_to(shard: tuple[int, int] | None, rank: int) -> bool:
