@@ -18,7 +18,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(
   vertical-align: top; }
 th:first-child, td:first-child, .words { text-align: left; }
 .bar { background: var(--bar); height: .75rem; border-radius: 2px; min-width: 1px; }
-.wide { width: 45%; } .soft { opacity: .7; }
+.soft { opacity: .7; }
 blockquote { margin: .4rem 0; padding: .4rem .8rem; background: var(--soft); border-radius: 4px;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }

@@ -98,7 +98,7 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def _excerpt(text: str, size: int = 500) -> str:
+def _excerpt(text: str, size: int = 300) -> str:
     """Return start, middle and end of a long text: enough to tell its language."""
     if len(text) <= 3 * size:
         return text

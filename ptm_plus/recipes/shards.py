@@ -7,6 +7,7 @@ several: each takes every so-manieth document, which costs little beside what is
 from __future__ import annotations
 
 import glob
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -221,7 +222,8 @@ def _parts(file: SourceFile) -> int:
 
 def _fetched(remote: Remote, folder: Path, watch: Watch) -> Path:
     """Return a remote file, fetched if it is not there; nothing counts before its checksum does."""
-    target = folder / (remote.url.rstrip("/").rpartition("/")[2] or "file")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", remote.url.rstrip("/").rpartition("/")[2])
+    target = folder / f"{remote.sha256[:8]}-{name}"
     if target.exists() and file_sha256(target) == remote.sha256:
         return target.resolve()
     folder.mkdir(parents=True, exist_ok=True)
