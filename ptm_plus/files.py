@@ -11,6 +11,7 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,6 +24,9 @@ Pathish = str | PathLike[str]
 COMPRESSED = (".gz", ".xz", ".bz2")
 """Suffixes of files that are decompressed while they are read."""
 
+LONGEST_LINE = 64 * 2**20
+"""Bytes of a line beyond which it is none: a file without line ends must not fill the memory."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -33,12 +37,21 @@ def open_lines(path: Pathish) -> Iterator[tuple[int, str]]:
     stay in it. A byte order mark at the start is dropped. An empty file yields nothing.
 
     Raises:
-        DataError: the file is missing, cannot be read or decompressed, or a line is not UTF-8.
+        DataError: the file is missing, cannot be read or decompressed, or a line is not UTF-8 or
+            longer than ``LONGEST_LINE``.
     """
     number = 0
     try:
         with open_bytes(path) as stream:
-            for number, raw in enumerate(stream, start=1):
+            lines = iter(partial(stream.readline, LONGEST_LINE + 1), b"")
+            for number, raw in enumerate(lines, start=1):
+                if len(raw) > LONGEST_LINE:
+                    raise DataError(
+                        f"a line of more than {LONGEST_LINE // 2**20} MiB",
+                        "the file has lost its line ends, or is not text",
+                        path=path,
+                        line=number,
+                    )
                 yield number, _decode(raw, path, number)
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise DataError(

@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from ptm_plus.cli import checks, configuration, data, evaluate, kg, plugin_list, tokenizer, training
+from ptm_plus.cli import (
+    checks,
+    configuration,
+    data,
+    evaluate,
+    kg,
+    plugin_list,
+    recipe,
+    tokenizer,
+    training,
+)
 from ptm_plus.cli.console import stdout_console
 from ptm_plus.cli.root import Root
 from ptm_plus.stopping import follow_starter
@@ -35,6 +45,7 @@ app.command(rich_help_panel=_LOOKS)(data.plan)
 app.command(rich_help_panel=_LOOKS)(data.preview)
 app.add_typer(kg.app, name="kg", rich_help_panel=_LOOKS)
 app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel=_LOOKS)
+app.add_typer(recipe.app, name="recipe", rich_help_panel=_LOOKS)
 app.add_typer(plugin_list.app, name="plugins", rich_help_panel=_LOOKS)
 app.add_typer(configuration.app, name="config", rich_help_panel=_LOOKS)
 app.command(rich_help_panel=_LOOKS)(checks.doctor)

@@ -7,12 +7,14 @@ useless (an empty text, a pair with equal halves) is refused and counted.
 """
 
 from ptm_plus.sources.fingerprint import source_fingerprint
+from ptm_plus.sources.formats import column_rows
 from ptm_plus.sources.readers import read_pairs, read_text
 from ptm_plus.sources.spec import HubDataset, SourceSpec, parse_source
 
 __all__ = [
     "HubDataset",
     "SourceSpec",
+    "column_rows",
     "parse_source",
     "read_pairs",
     "read_text",

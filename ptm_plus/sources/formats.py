@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -33,6 +33,19 @@ def text_rows(spec: SourceSpec) -> Iterator[Row]:
         DataError: a file is empty, of an unknown format, or broken at a line.
     """
     return _rows(spec, {".txt": _documents, **_FORMATS}, _text_header)
+
+
+def column_rows(spec: SourceSpec, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a source whose tables need other columns than ``text``.
+
+    Raises:
+        DataError: a file is empty, of an unknown format, or broken at a line.
+    """
+
+    def header(path: str, first: list[str]) -> list[str]:
+        return _header_with(columns, path, first)
+
+    return _rows(spec, {".txt": _documents, **_FORMATS}, header)
 
 
 def pair_rows(spec: SourceSpec) -> Iterator[Row]:
@@ -168,14 +181,19 @@ def _table(path: str, cells: Iterable[_Cells], header: _Header) -> Iterator[_Num
 
 
 def _text_header(path: str, first: list[str]) -> list[str]:
+    return _header_with(("text",), path, first)
+
+
+def _header_with(columns: Sequence[str], path: str, first: list[str]) -> list[str]:
     names = _unique_names(path, first)
-    if "text" not in names:
-        raise DataError(
-            f"no column 'text' in the header ({listed(names)}){nearest('text', names)}",
-            "the first line names the columns; one of them is text",
-            path=path,
-            line=1,
-        )
+    for column in columns:
+        if column not in names:
+            raise DataError(
+                f"no column {column!r} in the header ({listed(names)}){nearest(column, names)}",
+                f"the first line names the columns; one of them is {column}",
+                path=path,
+                line=1,
+            )
     return names
 
 
