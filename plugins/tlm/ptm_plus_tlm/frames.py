@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ptm_plus import SettingsError, Template, nearest
+from ptm_plus_tlm.settings import LayoutName, Positions
 
-LayoutName = Literal["auto", "xlm", "roberta", "infoxlm", "bert", "document"]
-Positions = Literal["auto", "restart", "continue"]
 Types = tuple[int, int, int, int, int]
 
 _ONE_TYPE: Types = (0, 0, 0, 0, 0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ptm_plus import Section
-from ptm_plus_tlm.frames import LayoutName, Positions
+
+LayoutName = Literal["auto", "xlm", "roberta", "infoxlm", "bert", "document"]
+Positions = Literal["auto", "restart", "continue"]
 
 
 class TlmSettings(Section):

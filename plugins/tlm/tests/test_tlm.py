@@ -241,7 +241,7 @@ def test_the_loss_falls_in_training():
 
 def test_hiding_the_other_half_costs_a_model_that_learned_to_use_it_and_no_other():
     """After tlm the loss rises by a clear margin; after the halves as single texts it does not."""
-    sets = ["train.steps=150", "train.lr=0.01", "data.held_out=0.3"]
+    sets = ["train.steps=300", "train.lr=0.005", "data.held_out=0.3"]
     pairs, halves = (trained("bert", plugins, sets) for plugins in (("tlm",), ()))
     probed = tiny_run("bert", ("tlm",), sets=sets)
     assert probed.prepared.tokenizer.get_vocab() == halves.prepared.tokenizer.get_vocab()
