@@ -100,6 +100,8 @@ def _steps(account: dict[str, Any]) -> RenderableType:
             reasons.insert(0, f"{one['changed']:,} changed")
         if one["kind"] in ("language", "mask", "decontaminate"):
             reasons += [f"{name}: {count:,}" for name, count in one["counts"].items()]
+        if one["kind"] == "decontaminate" and not one["counts"]:
+            reasons.append("no evaluation file was named: --against FILE")
         more = f"; {len(reasons) - 4} more" if len(reasons) > 4 else ""
         rows.append(
             (
