@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def _command(name: str, seed: int, folder: Path, sets: Sequence[str]) -> list[st
     plugins = () if name == "without_plugins" else PLUGINS
     flags = {"plugins": list(plugins), "train.seed": seed, "output": str(folder)}
     world = build_world()
+    shutil.rmtree(folder, ignore_errors=True)
     settings = sample_settings(resolve(None, flags, sets), world, Silent())
     if name == "shuffled_graph":
         graph = folder / "sample" / "shuffled.tsv"
@@ -69,7 +71,7 @@ def _command(name: str, seed: int, folder: Path, sets: Sequence[str]) -> list[st
     file.write_text(dump_toml(settings), encoding="utf-8")
     return [
         *(sys.executable, "-m", "ptm_plus", "train", "--config", str(file)),
-        *("--device", "cpu", "--quiet", "--overwrite", ALLOW),  # the file is made of our own flags
+        *("--device", "cpu", "--quiet", ALLOW),  # the file is made of our own flags
     ]
 
 
