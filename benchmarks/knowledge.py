@@ -32,7 +32,7 @@ from typing import Any
 
 from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_knowledge.data import read_questions, write_inputs, write_shuffled
-from benchmarks.steps import once, ptm_plus, trained
+from benchmarks.steps import claim, once, ptm_plus, trained
 from ptm_plus.files import file_sha256
 
 MODEL = {
@@ -294,9 +294,7 @@ def main() -> None:
         given.adapter_tokens,
         given.epochs,
     )
-    made_with = once(bench.output / "options.json", partial(options, bench))
-    if made_with != options(bench):
-        raise SystemExit(f"{bench.output} was made with {made_with}; name another --output")
+    claim(bench.output, options(bench))
     counted = once(bench.output / "inputs.json", partial(inputs, bench))
     seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
     found = document(bench, counted, seeds)

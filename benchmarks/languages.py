@@ -33,7 +33,7 @@ import tomli_w
 
 from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_languages.data import GROUPS, TATOEBA, TEXTS, write_inputs
-from benchmarks.steps import once, ptm_plus, trained
+from benchmarks.steps import claim, once, ptm_plus, trained
 
 FAMILY = "modernbert"
 MODEL = {
@@ -253,9 +253,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     bench = Bench(given.data.resolve(), given.output.resolve(), given.tokens)
-    made_with = once(bench.output / "options.json", partial(options, bench))
-    if made_with != options(bench):
-        raise SystemExit(f"{bench.output} was made with {made_with}; name another --output")
+    claim(bench.output, options(bench))
     counted = once(bench.output / "inputs.json", partial(make_inputs, bench))
     seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
     found = document(bench, counted, seeds)

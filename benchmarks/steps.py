@@ -26,6 +26,17 @@ def once(path: Path, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def claim(output: Path, options: Mapping[str, Any]) -> None:
+    """Make an output folder one of these options, or make sure that it is.
+
+    Raises:
+        SystemExit: it was made with others.
+    """
+    made_with = once(output / "options.json", lambda: dict(options))
+    if made_with != options:
+        raise SystemExit(f"{output} was made with {made_with}; name another --output")
+
+
 def ptm_plus(*arguments: str) -> str:
     """Run a command of the product in a process of its own, on one thread; return its output.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus import Example, Refused
+from ptm_plus_cross_lingual.grouping import grouped
 
 OTHER = "other"
 """Field of the sentence that is no translation."""
@@ -32,18 +33,11 @@ def with_others(rows: Iterable[Example | Refused], pool: int) -> Iterator[Exampl
         rows: pairs, with the fields ``src`` and ``tgt``.
         pool: pairs of a pool.
     """
-    waiting: dict[tuple[str, ...], list[Example]] = {}
-    for row in rows:
-        if isinstance(row, Refused):
-            yield row
-            continue
-        own = waiting.setdefault((*row.languages.values(),), [])
-        own.append(row)
-        if len(own) == pool:
-            yield from _answered(own)
-            own.clear()
-    for left in waiting.values():
-        yield from _answered(left)
+    for group in grouped(rows, pool):
+        if isinstance(group, Refused):
+            yield group
+        else:
+            yield from _answered(group)
 
 
 def _answered(pool: Sequence[Example]) -> Iterator[Example | Refused]:

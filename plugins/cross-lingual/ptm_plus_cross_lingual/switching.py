@@ -31,6 +31,7 @@ from ptm_plus import (
     pairs_stream,
     special_segment,
 )
+from ptm_plus_cross_lingual.grouping import grouped
 from ptm_plus_cross_lingual.settings import SwitchingSettings
 
 _FIELDS = ("src", "tgt")
@@ -43,18 +44,8 @@ def documents(rows: Iterable[Example | Refused], sentences: int) -> Iterator[Exa
         rows: pairs, with the fields ``src`` and ``tgt``.
         sentences: pairs of a document; the last one of each language pair may have fewer.
     """
-    waiting: dict[tuple[str, ...], list[Example]] = {}
-    for row in rows:
-        if isinstance(row, Refused):
-            yield row
-            continue
-        own = waiting.setdefault((*row.languages.values(),), [])
-        own.append(row)
-        if len(own) == sentences:
-            yield _document(own)
-            own.clear()
-    for left in filter(None, waiting.values()):
-        yield _document(left)
+    for group in grouped(rows, sentences):
+        yield group if isinstance(group, Refused) else _document(group)
 
 
 def _document(pairs: Sequence[Example]) -> Example:
