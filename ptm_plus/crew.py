@@ -56,7 +56,7 @@ def work(
         EnvironmentProblem: a worker process has died.
     """
     head = list(islice(tasks, IN_PROCESS + 1))
-    workers = workers or _cores()
+    workers = workers or cores()
     if workers == 1 or len(head) <= IN_PROCESS:
         do = job.start()
         for task in chain(head, tasks):
@@ -150,7 +150,7 @@ def _serve(connection: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     begin: tuple[FilePlugins, Callable[[], Callable[[Any], None]]] | None = connection.recv()
     if begin is None:  # another worker died before this one was given anything
         return
@@ -164,15 +164,20 @@ def _serve(connection: Connection) -> None:
             connection.send(error)
 
 
+def end_with_parent() -> None:
+    """Let this process end with the one that started it, also when that was killed."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
 def _follow_parent() -> None:
-    """End with the main process, also when that was killed and could not say so."""
     parent = parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Those that this process may use.
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from ptm_plus.cli.rendering import size
+from ptm_plus.crew import cores
 
 State = Literal["ok", "note", "wrong"]
 
@@ -92,8 +93,7 @@ def tested_versions(path: Path) -> dict[str, str]:
 
 
 def _devices() -> Iterator[dict[str, str]]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield _check("cpu", "ok", f"{cores} cores")
+    yield _check("cpu", "ok", f"{cores()} cores")
     try:
         import torch
     except ImportError as error:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import os
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from typing import TypeVar
 
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.dedup import exact_dedup, minhash, sentence_dedup
 from loguru import logger
 
+from ptm_plus.crew import cores, end_with_parent
 from ptm_plus.errors import EnvironmentProblem
 from ptm_plus.progress import Watch
 from ptm_plus.recipes.stages import WORK, Stage, Work, stages_of
@@ -93,7 +92,7 @@ class Crew:
             return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), initializer=_end_with_parent
+                self.workers, get_context("spawn"), initializer=end_with_parent
             )
         waiting = iter(ranks)
         running: set[Future[int]] = {
@@ -124,7 +123,7 @@ class Crew:
 @contextmanager
 def crew(workers: int, watch: Watch) -> Iterator[Crew]:
     """Give a crew, and turn what a full disk raises into a message."""
-    made = Crew(workers or _cores(), watch)
+    made = Crew(workers or cores(), watch)
     try:
         yield made
     except OSError as error:
@@ -136,21 +135,3 @@ def crew(workers: int, watch: Watch) -> Iterator[Crew]:
         raise
     finally:
         made.close()
-
-
-def _end_with_parent() -> None:
-    """Let a worker end with the process that started it: another build may go on at once."""
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
-
-
-def _wait_and_end(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Those that this process may use.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
