@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cli_files import document, run
 from corpora import read_rows, rows, write_recipe, write_rows
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ptm_plus.errors import DataError
@@ -157,6 +157,7 @@ def test_a_remote_file_counts_when_its_checksum_does(tmp_path: Path, server: str
 class TestWords:
     @settings(deadline=None)  # the first call imports NLTK and datatrove
     @given(st.text())
+    @example("\x1f\u0f71")  # a separator before a vowel sign
     def test_nothing_but_white_space_is_left_out(self, text: str) -> None:
         pytest.importorskip("datatrove")
         from ptm_plus.recipes.words import WORDS, count_words

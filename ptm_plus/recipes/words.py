@@ -27,7 +27,8 @@ _SPACED = re.compile(rf"[^\s{_UNSPACED}]+|[{_UNSPACED}]")
 _COMBINING = regex.compile(r"\p{M}")
 # Three times slower; only the module regex counts vowel signs and accents as parts of words.
 _WORD_WITH_MARKS = regex.compile(
-    rf"(?:[^\W{_UNSPACED}]\p{{M}}*)+(?:['’](?:[^\W{_UNSPACED}]\p{{M}}*)+)*|\S\p{{M}}*"
+    rf"(?:[^\W{_UNSPACED}]\p{{M}}*)+(?:['’](?:[^\W{_UNSPACED}]\p{{M}}*)+)*"
+    r"|[^\s\x1c-\x1f]\p{M}*"  # separators, which are no white space to the module regex
 )
 _FULL_STOP = regex.compile(r"[。！？｡]+[」』”’）)]*\s*|[।؟۔]+\s+|\n+")
 
