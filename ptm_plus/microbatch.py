@@ -45,6 +45,8 @@ class MicroBatch:
         blocks: runs of equally long sequences; they cover the batch in order.
         predicted: ``[K]`` tokens with a masked-LM label.
         labels: ``[K]`` their original ids.
+        kinds: unit kinds of the stream.
+        kind: ``[K]`` which of them took each predicted token.
         columns: feature columns, named ``instance.column``.
     """
 
@@ -59,6 +61,8 @@ class MicroBatch:
     blocks: tuple[Block, ...]
     predicted: Tensor
     labels: Tensor
+    kinds: tuple[str, ...]
+    kind: Tensor
     columns: Mapping[str, Tensor]
 
     def __len__(self) -> int:
@@ -99,6 +103,8 @@ def to_device(
         blocks=equal_blocks(view.lengths),
         predicted=move(predicted),
         labels=move(view.ids[predicted]),
+        kinds=plan.kinds,
+        kind=move(plan.kind[predicted]),
         columns={name: move(array) for name, array in batch.columns.items()},
     )
 

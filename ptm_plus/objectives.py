@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -20,7 +21,8 @@ def masked_lm(name: str = "mlm", weight: float = 1.0) -> Objective:
     """Return a masked-LM objective (Devlin et al. 2019, section 3.1).
 
     The vocabulary projection sees the K predicted positions only; the loss is the sum of their
-    cross-entropies, in fp32 at least.
+    cross-entropies, in fp32 at least. Where several kinds of units are masked, accuracy is told of
+    each, too.
 
     Args:
         name: key of the loss; ``tlm`` for translation pairs, say.
@@ -36,9 +38,24 @@ def _count(columns: Mapping[str, NDArray[Any]]) -> float:
 def _compute(batch: MicroBatch, encode: Encode, parts: Mapping[str, nn.Module]) -> Outcome:
     states = encode(batch)
     logits = states.logits(states.top[batch.predicted])
-    correct = (logits.argmax(-1) == batch.labels).sum()
-    total = correct.new_full((), len(batch.labels))  # new_tensor would wait for the device
-    return Outcome(loss_sum(logits, batch.labels), {"accuracy": (correct, total)})
+    return Outcome(loss_sum(logits, batch.labels), accuracies(logits, batch))
+
+
+def accuracies(logits: Tensor, batch: MicroBatch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return how many predicted tokens are right, of how many: all, and by the kind of their unit.
+
+    Args:
+        logits: ``[K, V]``.
+        batch: whose predicted tokens these are.
+    """
+    right = logits.argmax(-1) == batch.labels
+    asked = torch.ones_like(right)
+    found = {"accuracy": (right.sum(), asked.sum())}
+    if len(batch.kinds) > 1:
+        for number, name in enumerate(batch.kinds):
+            own = batch.kind == number
+            found[f"accuracy_{name}"] = ((right & own).sum(), own.sum())
+    return found
 
 
 def loss_sum(logits: Tensor, labels: Tensor) -> Tensor:

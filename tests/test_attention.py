@@ -32,6 +32,8 @@ def row_of(lengths, **columns) -> MicroBatch:
         blocks=equal_blocks(lengths),
         predicted=empty[:0],
         labels=empty[:0],
+        kinds=(),
+        kind=empty[:0],
         columns=columns,
     )
 

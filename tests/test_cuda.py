@@ -70,6 +70,8 @@ def test_attention_in_bf16_is_the_formula(heads, width, window):
         blocks=equal_blocks(LENGTHS),
         predicted=column[:0],
         labels=column[:0],
+        kinds=(),
+        kind=column[:0],
         columns={},
     )
     shape = (1, heads, tokens, width)

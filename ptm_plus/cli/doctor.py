@@ -184,6 +184,8 @@ def packed_difference() -> float:
         blocks=equal_blocks(lengths),
         predicted=plain[:0],
         labels=plain[:0],
+        kinds=(),
+        kind=plain[:0],
         columns={},
     )
     packed, _ = packed_attention(

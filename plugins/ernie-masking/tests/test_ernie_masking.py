@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from tiny import Recorder, folder, tiny_run
 
 from ptm_plus import Example, Span
+from ptm_plus.microbatch import to_device
 from ptm_plus.processes import make_accelerator
 from ptm_plus.progress import Silent
 from ptm_plus.selfcheck import self_check
+from ptm_plus.step import Passes
 from ptm_plus.train import Trainer
 from ptm_plus_ernie_masking.phrases import Phrases
 from ptm_plus_ernie_masking.settings import ErnieMaskingSettings
@@ -156,6 +160,29 @@ def test_units_are_masked_whole_and_the_budget_holds(kinds):
                 inside[start : start + length] = True
             assert inside[taken].all()
     assert 0.93 < spent / (0.15 * maskable) < 1.07  # 40 steps of a tiny world
+
+
+def test_accuracy_is_told_by_kind():
+    run = tiny_run("bert", (NAME,), sets=sets(kinds='["phrase","entity"]'))
+    objective = run.objectives["text"][0].component
+    assert objective.name == "mlm"
+    guesses = Counter()
+    with torch.no_grad():
+        for host in (host for host in batches(run) if host.view.stream == "text"):
+            batch, passes = to_device(host, run.device, torch.float64), Passes(run.encoder)
+            figures = objective.compute(batch, passes, {}).metrics
+            states = passes(batch)
+            guess = states.logits(states.top[batch.predicted]).argmax(-1).tolist()
+            right, asked = Counter(), Counter()
+            for token, said in zip(np.flatnonzero(host.plan.predicted), guess, strict=True):
+                kind = host.plan.kinds[host.plan.kind[token]]
+                asked[kind] += 1
+                right[kind] += int(said == host.view.ids[token])
+            guesses += asked
+            expected = {f"accuracy_{kind}": (right[kind], asked[kind]) for kind in host.plan.kinds}
+            expected["accuracy"] = (right.total(), asked.total())
+            assert {name: (int(a), int(b)) for name, (a, b) in figures.items()} == expected
+    assert set(guesses) == {"word", "phrase", "entity"}
 
 
 def test_stages_hold_kinds_back_until_their_turn(tmp_path):
