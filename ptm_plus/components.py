@@ -511,7 +511,8 @@ class Objective:
         compute: micro-batch, ``encode`` and the plugin's parts to the loss sum over what was
             counted.
         weight: factor on the mean.
-        streams: streams where it applies; empty for all; ``None`` for those that name it.
+        streams: streams where it applies; ``None`` for those that name it; empty for all but the
+            streams of plugins that train in other stages.
         takes_over: name of another objective that this one replaces on the same streams.
         reads: whose states it reads after the last block: of ``all`` tokens, or of ``predicted``
             ones alone. Where all objectives of a micro-batch say the latter, the last block's

@@ -44,7 +44,7 @@ from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.sampling import make_planner
 from ptm_plus.settings import RunSettings
-from ptm_plus.stages import Stage, make_stages
+from ptm_plus.stages import CORE, Stage, make_stages
 from ptm_plus.step import Root
 
 
@@ -188,7 +188,11 @@ def _taps(
 def _by_stream(
     prepared: Prepared, objectives: Sequence[Contribution[Objective]], instances: frozenset[str]
 ) -> dict[str, list[Contribution[Objective]]]:
-    """Return some instances' objectives of each stream, after some took over others' places."""
+    """Return some instances' objectives of each stream, after some took over others' places.
+
+    The stream of a plugin that is not among them rests if they have no objective of its own:
+    what serves every stream would otherwise draw the data of another stage.
+    """
     known = {one.component.name for one in objectives}
     result = {}
     for stream, names in prepared.stream_objectives.items():
@@ -204,7 +208,10 @@ def _by_stream(
             if one.instance in instances and _serves(one.component, stream, names)
         ]
         replaced = {one.component.takes_over for one in chosen}
-        result[stream] = [one for one in chosen if one.component.name not in replaced]
+        serves = prepared.stream_owners[stream] in {CORE, *instances} or any(
+            _is_own(one.component, stream, names) for one in chosen
+        )
+        result[stream] = [one for one in chosen if serves and one.component.name not in replaced]
     return result
 
 
@@ -216,6 +223,12 @@ def _in_any(stages: Sequence[Stage]) -> dict[str, list[Contribution[Objective]]]
             kept = found.setdefault(stream, [])
             kept += [one for one in owners if one not in kept]
     return {stream: sorted(kept, key=lambda one: one.instance) for stream, kept in found.items()}
+
+
+def _is_own(objective: Objective, stream: str, names: Sequence[str]) -> bool:
+    """Tell whether a stream names an objective, or one whose place it took, or it the stream."""
+    named = {objective.name, objective.takes_over} & {*names}
+    return bool(named) or stream in (objective.streams or ())
 
 
 def _serves(objective: Objective, stream: str, names: Sequence[str]) -> bool:

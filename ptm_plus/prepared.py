@@ -43,6 +43,7 @@ class Prepared:
         graph: the graph, if one was given.
         accounts: what prepare counted, by stream.
         linked_pairs: by stream of pairs, how many speak of one entity in both halves.
+        stream_owners: who declared each stream, ``core`` or an instance.
         stream_objectives: names of the objectives that each stream serves.
         unmasked: names of streams that are read as they are.
         stream_weights: share of the step's rows by stream.
@@ -61,6 +62,7 @@ class Prepared:
     graph: Graph | None
     accounts: dict[str, Any]
     linked_pairs: dict[str, LinkedPairs]
+    stream_owners: dict[str, str]
     stream_objectives: dict[str, tuple[str, ...]]
     unmasked: frozenset[str]
     stream_weights: dict[str, float]
@@ -108,6 +110,7 @@ def prepare_arranged(given: Arrangement, watch: Watch, kept_labels: Labels = NOT
         graph=graph,
         accounts={name: stores[name].account for name in stores},
         linked_pairs={name: found for name, found in linked.items() if found},
+        stream_owners={one.component.name: one.instance for one in given.streams},
         stream_objectives={name: one.objectives for name, one in trained.items()},
         unmasked=frozenset(name for name, one in trained.items() if not one.masked),
         stream_weights={

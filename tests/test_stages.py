@@ -235,6 +235,29 @@ def test_a_run_in_stages_from_start_to_end(monkeypatch, tmp_path):
     ]
 
 
+@pytest.mark.kg_fusion
+@pytest.mark.tlm
+def test_a_plugin_s_stream_rests_while_it_does_not_train():
+    """kg-fusion's objective serves every stream, but tlm's pairs wait for tlm."""
+    first = {"name": "first", "plugins": ["core", "kg-fusion"]}
+    second = {"name": "second", "plugins": ["kg-fusion", "tlm"]}
+    run = tiny_run("bert", ("kg-fusion", "tlm"), **{"train.stages": [first, second]})
+    serving = [
+        {
+            stream: {one.component.name for one in owners}
+            for stream, owners in stage.objectives.items()
+        }
+        for stage in run.stages
+    ]
+    assert serving == [
+        {"text": {"mlm", "dea"}, "pairs": set()},
+        {"text": {"dea"}, "pairs": {"tlm", "dea"}},
+    ]
+    for step, streams in ((0, {"text"}), (run.settings.train.steps - 1, {"text", "pairs"})):
+        rows = run.reader().step_rows(run.planner.plan(step))
+        assert {name for name, of_stream in rows.items() if len(of_stream)} == streams
+
+
 def stages_in(watch):
     return [values["stage"] for kind, values in watch.seen if kind == "step"]
 

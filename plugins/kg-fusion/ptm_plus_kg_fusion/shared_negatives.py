@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ptm_plus_kg_fusion.touched_rows import AllRows, TouchedRows, few_are_touched
+
 Query = Callable[[Tensor, Tensor], Tensor]
 """Puts what is known of a triple, an entity and the relation, in the place of what is asked."""
 
@@ -42,16 +44,18 @@ def epochs(
     """Train, and yield the mean loss after each pass over the triples.
 
     Args:
-        model: a PyKEEN model, with its own regularizer and constraints; trained in place by Adam.
+        model: a PyKEEN model, with its own regularizer and constraints; trained in place.
         triples: int64 ``[n, 3]``.
         number: passes.
         batch_size: triples per optimizer step, at most; steps are equally long.
-        learning_rate: of Adam.
+        learning_rate: see ``AllRows`` and ``TouchedRows``: which one depends on the share of the
+            entities that a step touches.
         negatives: entities that a step draws; all of them once, where there are no more.
         seed: of the order and the drawing.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.get_grad_params(), lr=learning_rate)
+    few = few_are_touched(model, batch_size, negatives)
+    updates = (TouchedRows if few else AllRows)(model, learning_rate)
     generator = torch.Generator().manual_seed(seed)
     entities, steps = model.num_entities, math.ceil(len(triples) / batch_size)
     for _ in range(number):
@@ -64,10 +68,9 @@ def epochs(
                 drawn = torch.arange(entities)
             loss = batch_loss(model, triples[rows].to(device), drawn.to(device))
             total += loss.detach() * len(rows)
-            optimizer.zero_grad()
+            updates.zero_grad()
             (loss + model.collect_regularization_term()).backward()
-            optimizer.step()
-            model.post_parameter_update()
+            updates.step()
         yield float(total) / len(triples)
 
 
