@@ -88,7 +88,7 @@ class StreamData:
                 f"sequence of {longest} tokens",
                 f"set batch.row_tokens to at least {longest} or lower prepare.max_length",
             )
-        draw = uniform(derive_key(settings.train.seed, "held out", name), store.example)
+        draw = uniform(derive_key(settings.train.seed, "held out"), store.identity)
         held = draw < (settings.data.held_out if train else 1.0)
         self.unsplit = _whole_strata(store, held) if train else ()
         for stratum in self.unsplit:

@@ -114,6 +114,9 @@ def _write_tokens(folder: Path, sequences: Sequence[Seq]) -> None:
         "example": _column(
             (n if s.example is None else s.example for n, s in enumerate(sequences)), np.int64
         ),
+        "identity": _column(
+            (n if s.example is None else s.example for n, s in enumerate(sequences)), np.uint64
+        ),
         "stratum": _column((strata.index(seq.stratum) for seq in sequences), np.uint16),
     }
     if positions:

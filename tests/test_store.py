@@ -114,7 +114,7 @@ def store(tmp_path: Path) -> SequenceStore:
 def test_missing_and_broken_artifacts_are_refused(store: SequenceStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prepared data here"):
         SequenceStore.open(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds spans of format 2; expected tokens"):
+    with pytest.raises(DataError, match="holds spans of format 3; expected tokens"):
         SequenceStore.open(store.spans["names"].folder)
     (store.folder / "meta.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="broken"):
@@ -140,7 +140,7 @@ def test_another_format_is_refused(store: SequenceStore) -> None:
     path = store.spans["names"].folder / "meta.json"
     meta = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**meta, "version": 99}), encoding="utf-8")
-    with pytest.raises(DataError, match="spans of format 99; expected spans of format 2"):
+    with pytest.raises(DataError, match="spans of format 99; expected spans of format 3"):
         SpanStore.open(path.parent)
 
 
@@ -203,7 +203,7 @@ def test_borders_that_do_not_rise_are_refused(store: SequenceStore, values: list
         ({"labels": {"x" * 5000: None}}, "'labels.*at most 200 characters"),
         ({"columns": {"half": "u7"}}, r"'columns\.half': .*pattern"),
         ({"account": {"rows": 1}}, r"'account\.used': Field required"),
-        ({"artifact": {}}, r"holds {} of format 2; expected tokens"),
+        ({"artifact": {}}, r"holds {} of format 3; expected tokens"),
     ],
 )
 def test_meta_that_prepare_did_not_write_is_refused(

@@ -25,7 +25,7 @@ from ptm_plus.prepare.sequence_parts import Names
 from ptm_plus.prepare.store import NO_FIELD, NO_LANGUAGE
 
 _TOKENS = {"words": "u2", "char_start": "u4", "char_end": "u4"}
-_SEQUENCES = {"example": "i8", "stratum": "u2"}
+_SEQUENCES = {"example": "i8", "identity": "u8", "stratum": "u2"}
 _SEGMENTS = {
     "segment_length": "u2",
     "segment_flags": "u1",

@@ -19,8 +19,8 @@ from ptm_plus.keyed import Draws
 from ptm_plus.prepare.artifacts import part_path, read_part, write_part
 from ptm_plus.prepare.layouts import LayoutInput
 from ptm_plus.prepare.preparation import GIVEN, Chunk, Recipe
-from ptm_plus.prepare.sequence_parts import SequencePart, stratum_of
-from ptm_plus.prepare.span_parts import Document, Places, span_part
+from ptm_plus.prepare.sequence_parts import Document, SequencePart, identity_of, stratum_of
+from ptm_plus.prepare.span_parts import Places, span_part
 from ptm_plus.prepare.store import SequenceStore, is_whole
 from ptm_plus.prepare.tokenization import pieces, unknown_id
 
@@ -90,7 +90,7 @@ class ChunkWorker:
             with _blame("layout", recipe.layout.name, f"example {example.id}"):
                 sequences = recipe.layout.lay_out(given)
             if sequences:
-                part.add(document.number, document.version, example, sequences)
+                part.add(document, sequences)
                 used[document.number] = stratum_of(example)
             elif any(len(piece) for piece in cut.values()):
                 without[document.number] = f"nothing laid out by {recipe.layout.name}"
@@ -134,7 +134,8 @@ class ChunkWorker:
             else:
                 refused["half a surrogate pair in the text"] += 1
         if not self._recipe.rewriters:
-            yield from (_Edited(Document(number, 0, example), None) for number, example in usable)
+            for number, example in usable:
+                yield _Edited(Document(number, 0, identity_of(example), example), None)
             return
         examples = [example for _, example in usable]
         added = {name: self._annotate(name, examples) for name in sorted(self._recipe.annotators)}
@@ -163,7 +164,7 @@ class ChunkWorker:
         for span in copy.spans:
             owners = [name for name in sorted(added) if span.kind in recipe.annotators[name].kinds]
             tables[GIVEN if span.kind in given or not owners else owners[0]].append(span)
-        return _Edited(Document(number, version, copy), tables)
+        return _Edited(Document(number, version, identity_of(example), copy), tables)
 
     def _annotate(self, name: str, examples: Sequence[Example]) -> list[list[Span]]:
         """Return the spans of one table; those of kinds that came with a text are left alone."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from ptm_plus.errors import DataError, shown
 from ptm_plus.prepare.accounts import Account, SpanAccount
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when the arrays change their meaning; part of every artifact's key."""
 
 META = "meta.json"

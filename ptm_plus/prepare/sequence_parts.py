@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ptm_plus.components import Layout
 from ptm_plus.errors import DataError, PluginError
 from ptm_plus.examples import Example
+from ptm_plus.keyed import derive_key
 from ptm_plus.prepare.accounts import Account, add_counts
 from ptm_plus.prepare.layouts import LaidOut, Segment, resolve_positions
 from ptm_plus.prepare.store import MOVABLE, NO_FIELD, NO_LANGUAGE, NO_WORD, RESTART
@@ -36,6 +38,23 @@ class Names:
         return iter(self._numbers)
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One edited copy of an example, on its way to sequences.
+
+    Attributes:
+        number: the example's number in the stream.
+        version: which copy it is.
+        identity: see :func:`identity_of`.
+        example: its text and the spans that a layout may look at.
+    """
+
+    number: int
+    version: int
+    identity: int
+    example: Example
+
+
 class SequencePart:
     """Collects the sequences of one chunk of examples.
 
@@ -54,14 +73,16 @@ class SequencePart:
         self._segments: list[Segment] = []
         self._counts: list[int] = []
         self._examples: list[int] = []
+        self._identities: list[int] = []
         self._versions: list[int] = []
         self._strata: list[int] = []
         self._labels: dict[str, dict[int, Any]] = {}
         self._fields, self._languages, self._stratum_names = Names(), Names(), Names()
         self.account = Account()
 
-    def add(self, number: int, version: int, example: Example, sequences: list[LaidOut]) -> None:
+    def add(self, document: Document, sequences: list[LaidOut]) -> None:
         """Add the sequences of one edited copy of an example."""
+        example = document.example
         stratum = stratum_of(example)
         for sequence in sequences:
             self._check(example, sequence)
@@ -71,8 +92,9 @@ class SequencePart:
                     self._labels.setdefault(name, {})[len(self._counts)] = known
             self._segments += sequence.segments
             self._counts.append(len(sequence.segments))
-            self._examples.append(number)
-            self._versions.append(version)
+            self._examples.append(document.number)
+            self._versions.append(document.version)
+            self._identities.append(document.identity)
             self._strata.append(self._stratum_names.number(stratum))
             self.account.truncated_tokens += sequence.truncated
             self.account.truncated_sequences += sequence.truncated > 0
@@ -86,6 +108,7 @@ class SequencePart:
         sequences = {
             "offsets": np.append(0, np.cumsum(segments["segment_length"]))[segments["segments"]],
             "example": np.array(self._examples, np.int64),
+            "identity": np.array(self._identities, np.uint64),
             "version": np.array(self._versions, np.uint8),
             "stratum": np.array(self._strata, np.uint16),
         }
@@ -188,6 +211,15 @@ class SequencePart:
 
     def _fault(self, what: str) -> PluginError:
         return PluginError(f"the layout {self._layout.name!r} is wrong: {what}")
+
+
+def identity_of(example: Example) -> int:
+    """Return a hash of the first text of an example.
+
+    What is held out is drawn by it, so that streams that read the same sources hold out the same:
+    a pair by its source, whatever a stream adds to it; repeated texts together.
+    """
+    return derive_key("identity", next(iter(example.fields.values()), ""))
 
 
 def stratum_of(example: Example) -> str:

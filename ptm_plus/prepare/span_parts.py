@@ -11,25 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptm_plus.examples import Example, Span
+from ptm_plus.examples import Span
 from ptm_plus.prepare.accounts import SpanAccount, add_counts
-from ptm_plus.prepare.sequence_parts import Names
+from ptm_plus.prepare.sequence_parts import Document, Names
 from ptm_plus.prepare.store import NO_FIELD, SequenceStore
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One edited copy of an example, on its way to sequences.
-
-    Attributes:
-        number: the example's number in the stream.
-        version: which copy it is.
-        example: its text and the spans that a layout may look at.
-    """
-
-    number: int
-    version: int
-    example: Example
 
 
 @dataclass(frozen=True, eq=False)

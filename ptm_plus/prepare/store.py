@@ -98,6 +98,7 @@ class SequenceStore:
         segment_field: ``[G]`` index into ``fields``, 255 for special tokens.
         segment_language: ``[G]`` index into ``languages``, 65535 for special tokens.
         example: ``[S]`` number of the example in the stream.
+        identity: ``[S]`` hash of the example's first text, before rewriting.
         version: ``[S]`` which edited copy of the example it is, or ``None`` if there is only one.
         stratum: ``[S]`` index into ``strata``.
         columns: the layout's extra token columns, ``[N]`` each.
@@ -173,6 +174,7 @@ class SequenceStore:
         self.offsets = borders(folder, "offsets", size, self.meta["tokens"])
         self.segments = borders(folder, "segments", size, self.meta["segments"])
         self.example: NDArray[np.int64] = mapped(folder, "example", size, "i8")
+        self.identity: NDArray[np.uint64] = mapped(folder, "identity", size, "u8")
         self.version: NDArray[np.uint8] | None = (
             mapped(folder, "version", size, "u1") if self.meta["versions"] > 1 else None
         )

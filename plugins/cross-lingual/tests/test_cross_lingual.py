@@ -14,11 +14,13 @@ from many import run_program
 from safetensors.torch import load_file
 from tiny import FAMILIES, Recorder, perturb, tiny_run, tiny_settings
 
-from ptm_plus import SettingsError
+from ptm_plus import Refused, SettingsError
+from ptm_plus.arrangement import arrange
 from ptm_plus.cli.plan_costs import model_figures
 from ptm_plus.evaluation import evaluate
 from ptm_plus.exporting.export import export
 from ptm_plus.processes import make_accelerator
+from ptm_plus.progress import Silent
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings_files import dump_toml
 from ptm_plus.train import Trainer
@@ -190,6 +192,24 @@ def test_two_instances_keep_their_own():
     assert sizes == [50, 60]
     keys = [queue_of(run, one).state_dict()["keys"][:4] for one in tables]
     assert not torch.allclose(*keys)
+
+
+@pytest.mark.tlm
+def test_a_pair_that_one_stream_holds_out_is_trained_on_by_none():
+    """A document of the switched stream is an example of its own."""
+    run = everything(plugins=("tlm", NAME))
+    sources = {}
+    for one in arrange(run.settings, Silent()).streams:
+        rows = (row for row in one.component.examples() if not isinstance(row, Refused))
+        sources[one.component.name] = [row.fields.get("src") for row in rows]
+    trained, held = set(), {}
+    for name in ("pairs", f"{NAME}-apart", f"{NAME}-paraphrases"):
+        data = run.prepared.streams[name]
+        trained |= {sources[name][n] for n in data.store.example[data.training]}
+        held[name] = {sources[name][n] for n in data.store.example[data.held_out]}
+        assert held[name]
+    assert not trained & set.union(*held.values())
+    assert held["pairs"] == held[f"{NAME}-apart"]
 
 
 def test_the_export_is_a_plain_model(tmp_path):
