@@ -139,7 +139,7 @@ def test_rows_too_short_for_a_sequence_are_refused(tmp_path):
 
 def test_nothing_left_to_train_on_is_refused(tmp_path):
     store = build_store(tmp_path, [Seq([Seg([10, 11], [0, 1], language="en")])])
-    draws = [uniform(derive_key(seed, "held out", "text"), 0) for seed in range(20)]
+    draws = [uniform(derive_key(seed, "held out"), 0) for seed in range(20)]
     seed = int(np.argmin(draws))
     settings = settings_of(data={"held_out": 0.499}, train={"seed": seed})
     with pytest.raises(DataError, match=r"'text'.*1 are held out"):
@@ -148,7 +148,7 @@ def test_nothing_left_to_train_on_is_refused(tmp_path):
 
 def test_a_stratum_that_would_be_held_out_whole_is_trained_on(tmp_path):
     body = Seg([10, 11], [0, 1], language="en")
-    draws = uniform(derive_key(0, "held out", "text"), np.arange(400))
+    draws = uniform(derive_key(0, "held out"), np.arange(400))
     lone = int(np.flatnonzero(draws < 0.1)[0])  # would be held out
     sequences = [Seq([body], stratum="sw" if n == lone else "en") for n in range(400)]
     data = stream(tmp_path, "text", sequences, settings_of())

@@ -218,7 +218,7 @@ def test_meta_that_prepare_did_not_write_is_refused(
 
 def test_meta_that_is_no_table_is_refused(store: SequenceStore) -> None:
     path = store.folder / "meta.json"
-    for text in ("[" * 100_000, "[]", "7", "\udce9", '{"artifact": "tokens", "version": 2}'):
+    for text in ("[" * 100_000, "[]", "7", "\udce9", '{"artifact": "tokens", "version": 3}'):
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
         with pytest.raises(DataError, match=r"meta\.json: broken: "):
             SequenceStore.open(store.folder)

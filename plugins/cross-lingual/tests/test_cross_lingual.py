@@ -236,11 +236,11 @@ def test_the_export_is_a_plain_model(tmp_path):
 
 
 def test_paraphrases_are_learned():
-    sets = ["train.steps=150", "train.lr=0.003"]
+    sets = ["train.steps=200", "train.lr=0.003"]
     run = tiny_run("bert", (NAME,), plugin={NAME: ALONE["paraphrase"][0]}, sets=sets)
     watch = Recorder()
     trainer = trainer_of(run, watch)
-    for step in range(150):
+    for step in range(200):
         trainer.step(run.planner.plan(step))
         trainer.log()
     losses = [one[f"{NAME}-paraphrases/paraphrase"] for one in watch.losses()]
