@@ -196,6 +196,13 @@ def newest_whole(output: Path) -> tuple[Path, list[str]]:
     )
 
 
+def _undamaged(folder: Path) -> Path:
+    problem = damage(folder, FILES)
+    if problem:
+        raise DataError(f"damaged: {problem}", "take another checkpoint", path=folder)
+    return folder
+
+
 def read_state(folder: Path) -> State:
     """Return the state of a checkpoint.
 
@@ -252,19 +259,22 @@ def load_checkpoint(
     watch: Watch | None = None,
     *,
     allow_changes: bool = False,
+    folder: Path | None = None,
 ) -> State:
-    """Load the newest whole checkpoint of the run folder.
+    """Load the newest whole checkpoint of the run folder, or a given one.
 
     Args:
         run: the run.
         optimizer_for: gives the optimizer that gets its state back, and plugins theirs.
         watch: told of damaged checkpoints that were passed over, and of what has changed.
         allow_changes: go on although the run is not the one that wrote the checkpoint.
+        folder: the checkpoint.
 
     Raises:
-        DataError: there is none, or it belongs to other plugins, data, tables or settings.
+        DataError: there is none, it is damaged, or it belongs to other plugins, data, tables or
+            settings.
     """
-    folder, told = newest_whole(run.output)
+    folder, told = newest_whole(run.output) if folder is None else (_undamaged(folder), [])
     state = read_state(folder)
     now = identity(run)
     if allow_changes:

@@ -26,7 +26,8 @@ def as_path(name: str) -> Path | None:
 
 NEEDS_CODE = (
     "it runs code of its own",
-    "read that code first; then allow it: --set model.trust_remote_code=true",
+    "read that code first; then allow it: evaluate --allow-code, or in a run "
+    "--set model.trust_remote_code=true",
 )
 """Message and hint for what transformers would have to import from a checkpoint."""
 

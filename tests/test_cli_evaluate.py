@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from cli_files import document, run, write_files
 from small_tokenizers import SENTENCES
+from transformers import FNetConfig, FNetForMaskedLM
+
+from ptm_plus.run_folder import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,60 @@ def test_a_run_and_its_export_are_one_model(trained: Path) -> None:
     assert of_run["words"][0]["pairs"]["en-de"]["forward"]["candidates"] == 3
 
 
+def test_a_run_is_measured_as_while_it_was_trained(trained: Path) -> None:
+    of_run = document("evaluate", trained / "run", "-q")
+    report = json.loads((trained / "run" / "report.json").read_text(encoding="utf-8"))
+    checkpoint = checkpoints(trained / "run")[-1]
+    figures = of_run["run"]
+    assert figures.pop("checkpoint") == checkpoint.name
+    assert figures.keys() == report["evaluation"].keys()
+    assert figures["held_out"] == pytest.approx(report["evaluation"]["held_out"], rel=1e-5)
+    assert of_run["asked"]["probes"] == ["run"]
+    shown = run("evaluate", checkpoint, "-q")
+    assert shown.exit_code == 0, shown.output
+    assert f"held-out data of the run, at {checkpoint.name}" in shown.stdout
+    assert "text mlm accuracy" in shown.stdout
+
+
+def test_a_checkpoint_is_a_model_too(trained: Path) -> None:
+    given = ("--pairs", f"en-de={trained / 'asked.tsv'}", "--probe", "retrieval", "--seed", 5, "-q")
+    checkpoint = checkpoints(trained / "run")[-1]
+    found = [
+        document("evaluate", trained / "run", *given),
+        document("evaluate", checkpoint, *given),
+    ]
+    assert found[0]["retrieval"] == found[1]["retrieval"]
+    assert found[1]["model"] == str(checkpoint)
+    assert found[1]["asked"] == {
+        "probes": ["retrieval"],
+        "text": [],
+        "pairs": [f"en-de={trained / 'asked.tsv'}"],
+        "words": [],
+        "layer": "",
+        "csls": 0,
+        "limit": 0,
+        "seed": 5,
+    }
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    checkpoint = checkpoints(tmp_path / "run")[0]
+    (checkpoint / "parts.safetensors").unlink()
+    result = run("evaluate", checkpoint, "-q")
+    assert (result.exit_code, "damaged: " in result.output) == (4, True), result.output
+
+
+def test_a_model_without_attention_is_refused(trained: Path, tmp_path: Path) -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 400}
+    FNetForMaskedLM(FNetConfig(**shape)).save_pretrained(tmp_path)
+    for file in (trained / "model").glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    result = run("evaluate", tmp_path, "--text", f"en={trained / 'asked.jsonl'}", "-q")
+    assert result.exit_code == 2, result.output
+    assert "FNetForMaskedLM takes no attention mask" in result.output
+
+
 def test_tables_name_languages_and_layers(trained: Path) -> None:
     given = ("--pairs", f"en-de={trained / 'asked.tsv'}", "--probe", "retrieval")
     shown = run("evaluate", trained / "model", *given, "--layer", "all", "--csls", 3, "-q")
@@ -49,7 +108,8 @@ def test_tables_name_languages_and_layers(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said", "code"),
     [
-        ((), "nothing to measure on", 2),
+        ((), "model: not a run folder, so it has no held-out data of its own", 2),
+        (("--probe", "run"), "give --pairs, --text or --words", 2),
         (("--probe", "retreival", "--text", "x"), "did you mean 'retrieval'", 2),
         (("--probe", "words", "--text", "x"), "--probe words needs --words", 2),
         (("--pairs", "en-de=asked.tsv", "--layer", "99"), "--layer 99: the model has", 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,15 @@ from ptm_plus.cli.flags import CodeFlag, DeviceFlag, Names, OutputFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.errors import SettingsError, nearest
 
-FILES = {"retrieval": ("pairs",), "perplexity": ("text", "pairs"), "words": ("words",)}
+OWN = "run"
+"""The probe that reads no file: what the run's own evaluation measures."""
+
+FILES = {
+    "retrieval": ("pairs",),
+    "perplexity": ("text", "pairs"),
+    "words": ("words",),
+    OWN: (),
+}
 """What each probe reads."""
 
 
@@ -19,7 +28,7 @@ FILES = {"retrieval": ("pairs",), "perplexity": ("text", "pairs"), "words": ("wo
 def evaluate(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, model folder or hub name.")
+        str, typer.Argument(metavar="MODEL", help="Run, checkpoint or model folder, or hub name.")
     ],
     code: CodeFlag,
     where: DeviceFlag,
@@ -29,7 +38,8 @@ def evaluate(
         typer.Option(
             "--probe",
             metavar="NAME",
-            help="retrieval, perplexity or words; default: all that the files allow. Repeatable.",
+            help="retrieval, perplexity, words or run; default: all that the files allow, run "
+            "without any. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -59,41 +69,44 @@ def evaluate(
 ) -> None:
     """Measure a model, as plain transformers loads it, on files of one's own.
 
+    Without files, a run is measured as while it was trained: held-out data, its plugins' probes.
+
     ptm-plus evaluate runs/first --pairs en-sw=test.tsv --text sw=sw.txt --json
     """
     outlet = open_outlet(context, out)
     given = {"text": tuple(text or ()), "pairs": tuple(pairs or ()), "words": tuple(words or ())}
     probes = chosen(tuple(probe or ()), given)
     from ptm_plus.cli.evaluate_tables import evaluation_tables
-    from ptm_plus.measures.measuring import Request, measure
-    from ptm_plus.measures.plain_model import loaded
+    from ptm_plus.measures.measuring import Request, measure, measure_run
+    from ptm_plus.measures.plain_model import chosen_device, loaded
 
     request = Request(
         probes, **given, layer=layer, csls=csls, limit=limit, seed=seed, chosen=bool(probe)
     )
-    with (
-        stoppable("measuring"),
-        loaded(model, where.checked(), code.allow_code, outlet.watch) as plain,
-    ):
-        document = {"model": model, **measure(request, plain, outlet.watch)}
+    document = {"model": model, "asked": request.told()}
+    device = chosen_device(where.checked())
+    with stoppable("measuring"):
+        if OWN in probes:
+            document[OWN] = measure_run(Path(model), device, code.allow_code, outlet.watch)
+        if set(probes) - {OWN}:
+            with loaded(model, device, code.allow_code, outlet.watch) as plain:
+                document |= measure(request, plain, outlet.watch)
     outlet.show(document, lambda: evaluation_tables(document))
 
 
 def chosen(probes: tuple[str, ...], given: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the probes that are asked for, or all that the files allow.
+    """Return the probes that are asked for, or all that the files allow; a run's own without any.
 
     Raises:
-        SettingsError: a probe is unknown or lacks its files, or there are no files at all.
+        SettingsError: a probe is unknown or lacks its files.
     """
     for name in probes:
         if name not in FILES:
             raise SettingsError(
                 f"--probe {name}: unknown{nearest(name, FILES)}", " or ".join(FILES)
             )
-        if not any(given[kind] for kind in FILES[name]):
+        if name != OWN and not any(given[kind] for kind in FILES[name]):
             flags = " or ".join(f"--{kind}" for kind in FILES[name])
             raise SettingsError(f"--probe {name} needs {flags}", f"add {flags} FILE")
     allowed = tuple(name for name, kinds in FILES.items() if any(given[kind] for kind in kinds))
-    if not allowed:
-        raise SettingsError("nothing to measure on", "give --pairs, --text or --words")
-    return tuple(dict.fromkeys(probes)) or allowed
+    return tuple(dict.fromkeys(probes)) or allowed or (OWN,)

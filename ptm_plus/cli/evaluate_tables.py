@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from ptm_plus.cli.rendering import columns, named_rows, number, percent
+from ptm_plus.cli.rendering import columns, named_rows, number, percent, readable
 
 
 def evaluation_tables(document: Mapping[str, Any]) -> Group:
@@ -19,10 +19,20 @@ def evaluation_tables(document: Mapping[str, Any]) -> Group:
         parts.append(_words(document["words"]))
     if "perplexity" in document:
         parts += _perplexity(document["perplexity"])
-    if document["refused"]:
+    if "run" in document:
+        parts.append(_of_run(document["run"]))
+    if document.get("refused"):
         reasons = ", ".join(f"{name} {count:,}" for name, count in document["refused"].items())
         parts.append(named_rows("", [("refused", reasons)]))
     return Group(*parts)
+
+
+def _of_run(figures: Mapping[str, Any]) -> RenderableType:
+    """Show the losses on held-out data, and below them what the probes said."""
+    rows = [(name.replace("/", " "), number(value)) for name, value in figures["held_out"].items()]
+    others = {name: one for name, one in figures.items() if name not in ("held_out", "checkpoint")}
+    rows += [(name.replace("_", " "), words) for name, words in readable(others)]
+    return named_rows(f"held-out data of the run, at {figures['checkpoint']}", rows)
 
 
 def _retrieval(layers: Sequence[Mapping[str, Any]]) -> RenderableType:

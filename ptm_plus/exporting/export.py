@@ -16,13 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ptm_plus import __version__
-from ptm_plus.checkpoint import load_checkpoint, newest_whole
-from ptm_plus.consent import consented
 from ptm_plus.encoder import part_key
 from ptm_plus.errors import EnvironmentProblem, GuardStop, SettingsError
 from ptm_plus.exporting import plain_load
@@ -36,15 +33,11 @@ from ptm_plus.exporting.left_out import (
 )
 from ptm_plus.exporting.model_card import model_card
 from ptm_plus.exporting.plain_samples import logits_of, make_samples, sample_tensors
-from ptm_plus.label_lists import read_label_lists
-from ptm_plus.launch import launch
-from ptm_plus.optimizer import set_mode
 from ptm_plus.pretrained import without_bars
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
-from ptm_plus.run_folder import read_folder
 from ptm_plus.sealed import seal
-from ptm_plus.settings import RunSettings
+from ptm_plus.trained_run import trained_run
 
 OWN = "ptm_plus"
 """Folder of everything that transformers does not read."""
@@ -60,10 +53,10 @@ def export(
     *,
     allow_code: bool = False,
 ) -> dict[str, Any]:
-    """Export the newest whole checkpoint of a run.
+    """Export a run.
 
     Args:
-        run_folder: folder of the run.
+        run_folder: folder of the run, whose newest whole checkpoint is taken, or a checkpoint.
         target: folder to write; must not exist, or be empty.
         verify: load the result in a fresh process that cannot import ptm-plus, and compare logits.
         watch: where progress goes.
@@ -83,8 +76,7 @@ def export(
     watch = watch or Silent()
     target = target.absolute()
     _check_target(target)
-    settings = consented(read_folder(run_folder), allow_code, flags=False).settings
-    run, checkpoint = _trained_run(settings, watch)
+    run, checkpoint = trained_run(run_folder, watch, allow_code=allow_code)
     samples = make_samples(run)
     needed = measured_parts(run, watch)
     before = logits_of(run, samples, without=not_provable(run))
@@ -110,7 +102,7 @@ def export(
 
 
 # ---------------------------------------------------------------------------------------------
-# The trained run
+# Writing
 
 
 def _check_target(target: Path) -> None:
@@ -118,22 +110,6 @@ def _check_target(target: Path) -> None:
         raise SettingsError(f"--to {target}: is a file", "name a folder")
     if target.exists() and any(target.iterdir()):
         raise SettingsError(f"--to {target}: is not empty", "name a new or an empty folder")
-
-
-def _trained_run(settings: RunSettings, watch: Watch) -> tuple[Run, str]:
-    """Return the run with the weights of its newest whole checkpoint, in evaluation mode."""
-    checkpoint, _ = newest_whole(settings.output)
-    if settings.train.threads:
-        torch.set_num_threads(settings.train.threads)
-    run = launch(settings, watch, kept_labels=read_label_lists(settings.output))
-    load_checkpoint(run, watch=watch)
-    run.encoder.float()
-    set_mode(run.encoder, training=False)
-    return run, checkpoint.name
-
-
-# ---------------------------------------------------------------------------------------------
-# Writing
 
 
 @contextmanager

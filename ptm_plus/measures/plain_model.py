@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from ptm_plus.families import CARDS
 from ptm_plus.hub import NEEDS_CODE, needs_code, pretrained
 from ptm_plus.pretrained import load_config, load_reported, without_bars
 from ptm_plus.progress import Watch
-from ptm_plus.run_folder import SETTINGS
 from ptm_plus.settings import ModelSettings
+from ptm_plus.trained_run import is_run
 
 BATCH_TOKENS = 8192
 """Tokens of a batch, padding included."""
@@ -198,7 +199,7 @@ class PlainModel:
 
 @contextmanager
 def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[PlainModel]:
-    """Give a model: of a folder, of the hub, or of a run, which is exported first.
+    """Give a model: of a folder, of the hub, or of a run or checkpoint, which is exported first.
 
     Args:
         name: folder or hub name.
@@ -210,7 +211,7 @@ def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[P
         SettingsError: there is none, or its tokenizer is missing or has no padding or mask token.
         DataError: the run has no whole checkpoint.
     """
-    if not (Path(name) / SETTINGS).is_file():
+    if not is_run(Path(name)):
         yield load_plain(name, device, allow_code)
         return
     from ptm_plus.exporting.export import export
@@ -233,10 +234,19 @@ def load_plain(name: str, device: str = "cpu", trust_remote_code: bool = False) 
             f"{name}: lacks {len(lost)} weights of the encoder, such as {lost[0]}",
             "save it again with transformers' save_pretrained",
         )
-    model.set_attn_implementation("sdpa")
+    if "attention_mask" not in signature(model.forward).parameters:
+        raise SettingsError(
+            f"{name}: {type(model).__name__} takes no attention mask, so texts of a batch would "
+            "change each other",
+            "evaluate measures encoders that attend",
+        )
+    with suppress(ValueError):  # some families have none but their own
+        model.set_attn_implementation("sdpa")
     tokenizer = _tokenizer(name, trust_remote_code)
     longest = min(_served(model), int(min(tokenizer.model_max_length, 2**30)))
-    return PlainModel(model.eval().float().to(_device(device)), tokenizer, longest, not missing)
+    return PlainModel(
+        model.eval().float().to(chosen_device(device)), tokenizer, longest, not missing
+    )
 
 
 @contextmanager
@@ -284,7 +294,8 @@ def _served(model: Any) -> int:
     return positions - max((one.padding_idx + 1 for one in tables if one.padding_idx), default=0)
 
 
-def _device(device: str) -> str:
+def chosen_device(device: str) -> str:
+    """Return the device that ``auto`` stands for here, and any other as it is."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
