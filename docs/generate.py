@@ -60,6 +60,7 @@ HELPERS = (
     "paired",
     "predicted_sequences",
     "pairs_stream",
+    "text_stream",
     "cache_folder",
     "field_segment",
     "special_segment",

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from ptm_plus.examples import Example, Span
     from ptm_plus.files import file_sha256, open_lines
     from ptm_plus.hookspecs import CONTRACT, hookimpl
-    from ptm_plus.inputs import cache_folder, pairs_stream
+    from ptm_plus.inputs import cache_folder, pairs_stream, text_stream
     from ptm_plus.json_rows import json_row
     from ptm_plus.keyed import Draws
     from ptm_plus.masking import SpanUnits, span_units
@@ -161,6 +161,7 @@ __all__ = [
     "span_units",
     "special_segment",
     "template",
+    "text_stream",
 ]
 
 _HOMES = {
@@ -196,7 +197,7 @@ _HOMES = {
     "prepare.tokenization": ("template",),
     "microbatch": ("MicroBatch",),
     "mixture": ("StepPlan",),
-    "inputs": ("cache_folder", "pairs_stream"),
+    "inputs": ("cache_folder", "pairs_stream", "text_stream"),
     "masking": ("SpanUnits", "span_units"),
     "objectives": ("loss_sum", "masked_lm"),
     "probes": ("ProbeContext", "paired", "predicted_sequences"),

@@ -53,9 +53,25 @@ def cache_folder(settings: RunSettings) -> Path:
     return Path(home) / "ptm-plus"
 
 
-def text_stream(settings: RunSettings) -> Stream:
-    """Return the core's stream of running text."""
-    return file_stream("text", settings.data.text, read_text, settings)
+def text_stream(
+    settings: RunSettings,
+    *,
+    name: str = "text",
+    layout: str = "text",
+    objectives: tuple[str, ...] = ("mlm",),
+    weight: float = 1.0,
+) -> Stream:
+    """Return the files of running text; the core's stream of them, or one of a plugin's own.
+
+    Args:
+        settings: the run's settings.
+        name: stream name.
+        layout: layout that turns a text into sequences.
+        objectives: objectives that the stream serves.
+        weight: share of the step's rows.
+    """
+    stream = file_stream(name, settings.data.text, read_text, settings)
+    return replace(stream, layout=layout, objectives=objectives, weight=weight)
 
 
 def halves_stream(settings: RunSettings) -> Stream:

@@ -52,7 +52,7 @@ class Passes:
         self,
         encoder: Encoder,
         instance: str = "",
-        done: dict[Any, States] | None = None,
+        done: dict[Any, tuple[MicroBatch, States]] | None = None,
         predicted: bool = False,
     ) -> None:
         self._encoder = encoder
@@ -79,8 +79,9 @@ class Passes:
             return run(vectors=vectors)
         key = (id(batch), taps, tuple(id(rule) for rule in rules), average)
         if key not in self._done:
-            self._done[key] = run()
-        return self._done[key]
+            # Kept with its states: the id of one that is gone could be another's.
+            self._done[key] = (batch, run())
+        return self._done[key][1]
 
     def words(self, ids: Tensor) -> Tensor:
         """Return ``[n, d]`` word vectors of ``[n]`` token ids."""
@@ -261,7 +262,7 @@ class Root(nn.Module):
                 if divisors.get((batch.stream, owner.component.name))
             ]
             predicted = all(owner.component.reads == "predicted" for owner in active)
-            done: dict[Any, States] = {}
+            done: dict[Any, tuple[MicroBatch, States]] = {}
             for owner in active:
                 key = (batch.stream, owner.component.name)
                 parts = self.encoder.parts_of(owner.instance)

@@ -52,6 +52,7 @@ PINNED = [
     ),
     "special_segment",
     "template",
+    "text_stream",
 ]
 
 

@@ -294,3 +294,17 @@ def test_a_share_of_nothing_is_not_reported():
         add_outcome(tally, {}, {("text", "a", "some"): counted, ("text", "a", "none"): nothing})
     metrics = {"/".join(name): pair for name, pair in tally.metrics.items()}
     assert shares(metrics) == {"text/a/some": 3 / 8}
+
+
+def test_passes_over_changed_ids_are_never_mistaken():
+    """What is changed for one pass alone is gone before the next; its memory is used again."""
+    run = tiny_run("bert", **TEXT)
+    run.encoder.eval()
+    rows = run.reader().step_rows(run.planner.plan(0))["text"]
+    batch = to_device(run.collator.batch(rows, rows, 0.3), run.device)
+    passes = Passes(run.encoder)
+    with torch.no_grad():
+        for token in range(20, 30):
+            top = passes(replace(batch, ids=batch.ids.index_fill(0, batch.predicted, token))).top
+            again = batch.ids.index_fill(0, batch.predicted, token)
+            assert top.equal(Passes(run.encoder)(replace(batch, ids=again)).top)
