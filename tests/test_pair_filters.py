@@ -132,12 +132,35 @@ def test_swapped_rows_are_found_and_no_other(src: str, tgt: str, languages: str)
     assert set(kept) == {""}
 
 
-def test_a_swapped_file_is_refused_with_counts_and_the_first_line() -> None:
-    rows = rows_of(ENGLISH, RUSSIAN, "en-ru", set(range(5, 200)))
-    with pytest.raises(DataError, match="195 of the first 200 pairs of en and ru") as caught:
+def test_languages_that_the_identifier_does_not_know_are_told_by_their_columns() -> None:
+    """Two made-up codes: nothing but the columns says what they are."""
+    swapped = {3, 50, 199}
+    found = over(EVERYTHING, rows_of(ENGLISH, FRENCH, "qaa-qab", swapped))
+    assert {n for n, why in enumerate(found) if why} == swapped
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "languages"),
+    [
+        ("I have never seen him before.", "Ich habe ihn noch nie gesehen.", "en-de"),
+        ("Das ist nicht mein Buch.", "Dit is niet mijn boek.", "de-nl"),
+        ("No tengo tiempo para eso.", "Eu não tenho tempo para isso.", "es-pt"),
+        ("Jag vet inte vad du menar.", "Jeg ved ikke, hvad du mener.", "sv-da"),
+    ],
+)
+def test_a_short_pair_of_near_languages_is_told(src: str, tgt: str, languages: str) -> None:
+    assert over(EVERYTHING, [pair(src, tgt, languages)]) == [""]
+    assert over(EVERYTHING, [pair(tgt, src, languages)]) == ["halves in each other's language"]
+    assert over(EVERYTHING, [pair("Anna", "Bergen", languages)]) == [""]
+
+
+@pytest.mark.parametrize(("tgt", "other"), [(RUSSIAN, "ru"), (FRENCH, "fr")])
+def test_a_swapped_file_is_refused_with_counts_and_the_first_line(tgt: str, other: str) -> None:
+    rows = rows_of(ENGLISH, tgt, f"en-{other}", set(range(5, 200)))
+    with pytest.raises(DataError, match=f"195 of the first 200 pairs of en and {other}") as caught:
         over(EVERYTHING, rows)
     assert (caught.value.path, caught.value.line) == ("f", 6)
-    assert "ru-en=FILE" in caught.value.hint
+    assert f"{other}-en=FILE" in caught.value.hint
     assert "data.swapped=true" in caught.value.hint
 
 

@@ -260,7 +260,7 @@ def _default_data(name: str, path: Path) -> Path:
 def _missing_extra() -> list[str]:
     import importlib.util
 
-    names = {"datatrove": "datatrove", "py3langid": "py3langid", "ftfy": "ftfy", "nltk": "nltk"}
+    names = {"datatrove": "datatrove", "ftfy": "ftfy", "nltk": "nltk"}
     return [name for module, name in names.items() if importlib.util.find_spec(module) is None]
 
 

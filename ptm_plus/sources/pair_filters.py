@@ -58,18 +58,20 @@ class PairFilters:
             usual = usual_ratios([pair for pair, _, _ in pairs])
             judge = SwapJudge(pairs) if self.swapped else None
             for row, path, line in chain(head, rows):
-                why = "" if isinstance(row, Refused) else self._refusal(row, usual, judge, seen)
-                yield Refused(why, path, line) if why else row
+                if isinstance(row, Refused):
+                    yield row
+                elif judge is not None and judge.swapped(row, path, line):
+                    yield Refused(SWAPPED, path, line)  # before lengths, which it explains
+                else:
+                    why = self._refusal(row, usual, seen)
+                    yield Refused(why, path, line) if why else row
 
     def _refusal(
         self,
         pair: Example,
         usual: Mapping[tuple[str, str], float],
-        judge: SwapJudge | None,
         seen: PairSet,
     ) -> str:
-        if judge is not None and judge.swapped(pair):  # before lengths, which it explains
-            return SWAPPED
         if self.length_ratio:
             apart = abs(_log_ratio(pair) - usual.get(_languages(pair), 0.0))
             if apart > math.log(self.length_ratio):

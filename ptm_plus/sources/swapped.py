@@ -1,9 +1,9 @@
-"""Pairs whose halves stand in each other's column: told by script, and by what the columns hold.
+"""Pairs whose halves stand in each other's column: told by script, and by language.
 
 A row looks swapped when both halves fit the other's language better than their own. Where the two
-languages have scripts of their own, the script decides. Elsewhere the trigrams of each language's
-column do, learned from the head of the source: a minority of swapped rows is found so, whole files
-in one script are not.
+languages have scripts of their own, the script decides; elsewhere py3langid, of its languages the
+two alone. For languages that it does not know, the trigrams of each one's column do, learned from
+the head of the source: a minority of swapped rows is found so, whole files are not.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
 from itertools import islice
+from typing import Any
 
 from ptm_plus.errors import DataError
 from ptm_plus.examples import Example
@@ -40,18 +41,24 @@ _SCRIPTS = {
 }
 _KANA = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}
 _LETTERS = 60  # of a half, for its script
-_CHARACTERS = 400  # of a half, for its trigrams
+_CHARACTERS = 200  # of a half, for its language
 _FEWEST_ROWS = 50
 _PROFILED_ROWS = 2_000
 _MARGIN = 20.0  # nats by which a row must fit better the other way round
 _JUDGED = 20  # pairs of a language pair, before a file can be called swapped
+_LATER = 200  # the same where they come after the head
+_LOOKED = 2_000  # pairs of a language pair, after which one without a swapped one is trusted
+
+Languages = tuple[str, str]
 
 
 class SwapJudge:
     """Tells which pairs of a source look swapped.
 
+    Languages of which none does, among the first thousands, are not looked at any further.
+
     Args:
-        head: its first pairs, each with file and line.
+        head: its first pairs, each with file and line; they are asked about first, in their order.
 
     Raises:
         DataError: most pairs of some languages do.
@@ -59,41 +66,71 @@ class SwapJudge:
 
     def __init__(self, head: Sequence[tuple[Example, str, int]]) -> None:
         self._profiles = _profiles([pair for pair, _, _ in head])
-        found: dict[tuple[str, str], list[tuple[str, int]]] = {}
-        counts: Counter[tuple[str, str]] = Counter()
+        self._judged: Counter[Languages] = Counter()
+        self._found: dict[Languages, list[tuple[str, int]]] = {}
         for pair, path, line in head:
-            languages = pair.languages["src"], pair.languages["tgt"]
-            counts[languages] += 1
-            if self._looks_swapped(pair):
-                found.setdefault(languages, []).append((path, line))
-        for languages, places in found.items():
-            if counts[languages] >= _JUDGED and 2 * len(places) > counts[languages]:
-                _refuse_file(languages, places, counts[languages])
-        # A source without one in its head is not looked through any further.
-        self._suspect = frozenset(found)
+            self._judge(pair, path, line)
+        self._waiting = self._judged.copy()  # pairs of the head that are asked about again
+        for languages in self._found:
+            self._refuse_most(languages)
 
-    def swapped(self, pair: Example) -> bool:
-        """Tell whether a pair looks swapped."""
-        languages = pair.languages["src"], pair.languages["tgt"]
-        return languages in self._suspect and self._looks_swapped(pair)
+    def swapped(self, pair: Example, path: str, line: int) -> bool:
+        """Tell whether a pair looks swapped.
+
+        Raises:
+            DataError: most of the first pairs of its languages, which come after the head, do.
+        """
+        languages = _languages(pair)
+        known = languages in self._found
+        if self._waiting[languages]:
+            self._waiting[languages] -= 1
+            return known and self._looks_swapped(pair)
+        if self._judged[languages] >= _LOOKED:
+            return known and self._looks_swapped(pair)
+        found = self._judge(pair, path, line)
+        if self._judged[languages] == _LATER:
+            self._refuse_most(languages)
+        return found
+
+    def _judge(self, pair: Example, path: str, line: int) -> bool:
+        languages, found = _languages(pair), self._looks_swapped(pair)
+        self._judged[languages] += 1
+        if found:
+            self._found.setdefault(languages, []).append((path, line))
+        return found
+
+    def _refuse_most(self, languages: Languages) -> None:
+        count, places = self._judged[languages], self._found.get(languages, ())
+        if count >= _JUDGED and 2 * len(places) > count:
+            _refuse_file(languages, places, count)
 
     def _looks_swapped(self, pair: Example) -> bool:
-        src, tgt = pair.languages["src"], pair.languages["tgt"]
+        src, tgt = _languages(pair)
         expected = script_of_language(src), script_of_language(tgt)
         if all(expected) and expected[0] != expected[1]:
             found = script_of_text(pair.fields["src"]), script_of_text(pair.fields["tgt"])
             return found == expected[::-1]
-        if src not in self._profiles or tgt not in self._profiles:
+        gain = self._gain(src, tgt)
+        if gain is None:
             return False
-        one, other = self._profiles[src], self._profiles[tgt]
-        gains = (
-            _score(pair.fields["src"], other, one),
-            _score(pair.fields["tgt"], one, other),
-        )
+        gains = gain(pair.fields["src"]), -gain(pair.fields["tgt"])
         return min(gains) > 0 and sum(gains) > _MARGIN
 
+    def _gain(self, src: str, tgt: str) -> Callable[[str], float] | None:
+        """Return what tells by how many nats a text fits the target's language better."""
+        one, other = (label_of_language(tag) for tag in (src, tgt))
+        if one and other and one != other:
+            return partial(_identified, own=one, other=other)
+        if src not in self._profiles or tgt not in self._profiles:
+            return None
+        return partial(_score, better=self._profiles[tgt], worse=self._profiles[src])
 
-def _refuse_file(languages: tuple[str, str], places: Sequence[tuple[str, int]], count: int) -> None:
+
+def _languages(pair: Example) -> Languages:
+    return pair.languages["src"], pair.languages["tgt"]
+
+
+def _refuse_file(languages: Languages, places: Sequence[tuple[str, int]], count: int) -> None:
     path, line = places[0]
     src, tgt = languages
     raise DataError(
@@ -104,6 +141,28 @@ def _refuse_file(languages: tuple[str, str], places: Sequence[tuple[str, int]], 
         path=path,
         line=line,
     )
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
+
+
+def _identified(text: str, own: str, other: str) -> float:
+    """Return by how many nats py3langid finds a text likelier in another language than its own."""
+    found = dict(_identifier().rank(text[:_CHARACTERS]))
+    return float(found[other] - found[own])
+
+
+@lru_cache(maxsize=1024)
+def label_of_language(tag: str) -> str:
+    """Return what py3langid calls a language; empty where it does not know it."""
+    import langcodes
+
+    language = langcodes.Language.get(tag).language or ""
+    return language if language in _identifier().labels else ""
 
 
 @lru_cache(maxsize=1024)
