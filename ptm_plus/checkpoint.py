@@ -265,7 +265,7 @@ def load_checkpoint(
 
     Args:
         run: the run.
-        optimizer_for: gives the optimizer that gets its state back, and plugins theirs.
+        optimizer_for: gives the optimizer that gets its state back; plugins get theirs anyway.
         watch: told of damaged checkpoints that were passed over, and of what has changed.
         allow_changes: go on although the run is not the one that wrote the checkpoint.
         folder: the checkpoint.
@@ -291,7 +291,7 @@ def load_checkpoint(
     load_weights(run, folder)
     if optimizer_for is not None:
         _load_optimizer(run, optimizer_for(state), read_tensors(folder / OPTIMIZER))
-        _load_plugin_state(run, read_tensors(folder / PLUGINS), state.plugins)
+    _load_plugin_state(run, read_tensors(folder / PLUGINS), state.plugins)
     return state
 
 
