@@ -19,6 +19,7 @@ from ptm_plus.arrangement import arrange
 from ptm_plus.cli.plan_costs import model_figures
 from ptm_plus.evaluation import evaluate
 from ptm_plus.exporting.export import export
+from ptm_plus.measures.measuring import measure_run
 from ptm_plus.processes import make_accelerator
 from ptm_plus.progress import Silent
 from ptm_plus.selfcheck import self_check
@@ -210,6 +211,17 @@ def test_a_pair_that_one_stream_holds_out_is_trained_on_by_none():
         assert held[name]
     assert not trained & set.union(*held.values())
     assert held["pairs"] == held[f"{NAME}-apart"]
+
+
+def test_a_run_that_stands_still_is_evaluated_with_its_queue(tmp_path):
+    settings = tiny_settings("bert", (NAME,), plugin={NAME: EVERYTHING}, output=tmp_path)
+    (tmp_path / "settings.toml").write_text(dump_toml(settings), encoding="utf-8")
+    trainer = trainer_of(everything(output=tmp_path))
+    trainer.fit()
+    then = evaluate(trainer.run)
+    found = measure_run(tmp_path, "cpu", allow_code=False, watch=Silent())
+    assert found["held_out"] == pytest.approx(then["held_out"], rel=1e-4)
+    assert found["held_out"][f"{NAME}-apart/contrast"] > 0.1
 
 
 def test_the_export_is_a_plain_model(tmp_path):
