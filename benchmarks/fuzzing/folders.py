@@ -62,6 +62,7 @@ _ARRAYS: Mapping[str, Mapping[str, tuple[str, list[int]]]] = {
         "offsets": ("i8", [0, 3, 6]),
         "segments": ("i8", [0, 2, 4]),
         "example": ("i8", [0, 1]),
+        "identity": ("u8", [7, 1 << 63]),
         "stratum": ("u2", [0, 0]),
         "version": ("u1", [0, 1]),
         "label.n": ("i8", [5, -1]),
