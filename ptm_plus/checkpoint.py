@@ -7,7 +7,7 @@ JSON only, optimizer state by parameter name. :mod:`ptm_plus.checkpoint_writer` 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,11 +196,25 @@ def newest_whole(output: Path) -> tuple[Path, list[str]]:
     )
 
 
-def _undamaged(folder: Path) -> Path:
-    problem = damage(folder, FILES)
+def whole_checkpoint(source: Path, needed: Collection[str] = FILES) -> tuple[Path, list[str]]:
+    """Return an undamaged checkpoint: the one that is named, or the newest of a run folder.
+
+    Args:
+        source: checkpoint or run folder.
+        needed: files that must be in a checkpoint that is named.
+
+    Returns:
+        The checkpoint, and what was wrong with newer ones.
+
+    Raises:
+        DataError: there is none, or the one that is named is damaged.
+    """
+    if not (source / STATE).is_file():
+        return newest_whole(source)
+    problem = damage(source, needed)
     if problem:
-        raise DataError(f"damaged: {problem}", "take another checkpoint", path=folder)
-    return folder
+        raise DataError(f"damaged: {problem}", "take another checkpoint", path=source)
+    return source, []
 
 
 def read_state(folder: Path) -> State:
@@ -268,13 +282,12 @@ def load_checkpoint(
         optimizer_for: gives the optimizer that gets its state back; plugins get theirs anyway.
         watch: told of damaged checkpoints that were passed over, and of what has changed.
         allow_changes: go on although the run is not the one that wrote the checkpoint.
-        folder: the checkpoint.
+        folder: the checkpoint, which is known to be whole.
 
     Raises:
-        DataError: there is none, it is damaged, or it belongs to other plugins, data, tables or
-            settings.
+        DataError: there is none, or it belongs to other plugins, data, tables or settings.
     """
-    folder, told = newest_whole(run.output) if folder is None else (_undamaged(folder), [])
+    folder, told = newest_whole(run.output) if folder is None else (folder, [])
     state = read_state(folder)
     now = identity(run)
     if allow_changes:

@@ -18,9 +18,9 @@ from ptm_plus.checkpoint import (
     PARTS,
     STATE,
     named_tensors,
-    newest_whole,
     read_state,
     read_tensors,
+    whole_checkpoint,
 )
 from ptm_plus.errors import DataError
 from ptm_plus.evaluation import held_out_loss
@@ -32,7 +32,6 @@ from ptm_plus.processes import at_hand
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 from ptm_plus.run_folder import home_of, source_tokenizer
-from ptm_plus.sealed import damage
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def start_from(run: Run, source: Path, watch: Watch) -> dict[str, Matched]:
         DataError: there is no whole checkpoint, its tokenizer is another one, a tensor has
             another shape, or none fits.
     """
-    folder = _checkpoint(source)
+    folder, _ = whole_checkpoint(source, (MODEL, PARTS, STATE))
     _check_tokenizer(run, folder)
     before = _held_out(run)
     labels = read_label_lists(home_of(folder))
@@ -90,15 +89,6 @@ def start_from(run: Run, source: Path, watch: Watch) -> dict[str, Matched]:
             "model's settings, the text and its language those that they were trained for?"
         )
     return matched
-
-
-def _checkpoint(source: Path) -> Path:
-    if (source / STATE).is_file():
-        problem = damage(source, (MODEL, PARTS, STATE))
-        if problem:
-            raise DataError(f"damaged: {problem}", "take another checkpoint", path=source)
-        return source
-    return newest_whole(source)[0]
 
 
 def _check_tokenizer(run: Run, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 from ptm_plus.errors import DataError
 from ptm_plus.knowledge.labels import standard_language
@@ -26,6 +27,18 @@ def valid_language(tag: str) -> str:
         f"{tag!r} is not a language code of BCP 47",
         f"did you mean {meant!r}? codes are like en, fr, zh-Hant" if meant else "write en, zh-Hant",
     )
+
+
+@cache
+def language_identifier(*, probabilities: bool) -> Any:
+    """Return py3langid's identifier, whose model lies in its package.
+
+    Args:
+        probabilities: whether it gives probabilities, or logarithms of likelihoods.
+    """
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=probabilities)
 
 
 def _meant(tag: str) -> str:

@@ -38,10 +38,10 @@ def _count(columns: Mapping[str, NDArray[Any]]) -> float:
 def _compute(batch: MicroBatch, encode: Encode, parts: Mapping[str, nn.Module]) -> Outcome:
     states = encode(batch)
     logits = states.logits(states.top[batch.predicted])
-    return Outcome(loss_sum(logits, batch.labels), accuracies(logits, batch))
+    return Outcome(loss_sum(logits, batch.labels), _accuracies(logits, batch))
 
 
-def accuracies(logits: Tensor, batch: MicroBatch) -> dict[str, tuple[Tensor, Tensor]]:
+def _accuracies(logits: Tensor, batch: MicroBatch) -> dict[str, tuple[Tensor, Tensor]]:
     """Return how many predicted tokens are right, of how many: all, and by the kind of their unit.
 
     Args:

@@ -149,6 +149,11 @@ def home_of(source: Path) -> Path:
     return source.parent.parent if source.parent.name == CHECKPOINTS else source
 
 
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is that of a run, or one of its checkpoints."""
+    return (home_of(folder) / SETTINGS).is_file()
+
+
 def source_tokenizer(source: str) -> str:
     """Return the tokenizer of a run folder or of one of its checkpoints, or an empty string."""
     for home in (Path(source), home_of(Path(source))):

@@ -77,8 +77,9 @@ def evaluate(
     given = {"text": tuple(text or ()), "pairs": tuple(pairs or ()), "words": tuple(words or ())}
     probes = chosen(tuple(probe or ()), given)
     from ptm_plus.cli.evaluate_tables import evaluation_tables
-    from ptm_plus.measures.measuring import Request, measure, measure_run
+    from ptm_plus.measures.measuring import Request, measure
     from ptm_plus.measures.plain_model import chosen_device, loaded
+    from ptm_plus.trained_run import measure_run
 
     request = Request(
         probes, **given, layer=layer, csls=csls, limit=limit, seed=seed, chosen=bool(probe)

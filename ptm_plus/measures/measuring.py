@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from ptm_plus.errors import SettingsError
-from ptm_plus.evaluation import evaluate
 from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import read_language_pairs, retrieval
 from ptm_plus.measures.words import word_retrieval
 from ptm_plus.progress import Watch
-from ptm_plus.trained_run import is_run, trained_run
 
 
 @dataclass(frozen=True)
@@ -49,28 +44,6 @@ class Request:
     def told(self) -> dict[str, Any]:
         """Return what was asked, for the document."""
         return {name: value for name, value in asdict(self).items() if name != "chosen"}
-
-
-def measure_run(folder: Path, device: str, allow_code: bool, watch: Watch) -> dict[str, Any]:
-    """Return what a run's own evaluation says: held-out data of its streams, probes of its plugins.
-
-    Args:
-        folder: of a run, or of one of its checkpoints.
-        device: ``cpu`` or ``cuda``.
-        allow_code: run the code that the run folder names.
-        watch: where progress goes.
-
-    Raises:
-        SettingsError: it is no run.
-        DataError: there is no whole checkpoint, or it belongs to other data.
-    """
-    if not is_run(folder):
-        raise SettingsError(
-            f"{folder}: not a run folder, so it has no held-out data of its own",
-            "give --pairs, --text or --words",
-        )
-    run, checkpoint = trained_run(folder, watch, allow_code=allow_code, device=torch.device(device))
-    return {"checkpoint": checkpoint, **evaluate(run)}
 
 
 def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from ptm_plus.families import CARDS
 from ptm_plus.hub import NEEDS_CODE, needs_code, pretrained
 from ptm_plus.pretrained import load_config, load_reported, without_bars
 from ptm_plus.progress import Watch
+from ptm_plus.run_folder import is_run
 from ptm_plus.settings import ModelSettings
-from ptm_plus.trained_run import is_run
 
 BATCH_TOKENS = 8192
 """Tokens of a batch, padding included."""

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 import ftfy
@@ -23,6 +22,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.formatters.base import BaseFormatter
 from datatrove.utils.text import ngrams, split_into_words
 
+from ptm_plus.languages import language_identifier
 from ptm_plus.recipes import steps
 from ptm_plus.recipes.words import SPACED_WORDS, WORDS, count_words
 
@@ -81,7 +81,7 @@ class KeepLanguages(BaseFilter):
 
     def filter(self, doc: Document) -> tuple[bool, str]:
         """Return whether a document is in one of the languages, surely enough."""
-        found, probability = _identifier().classify(_excerpt(doc.text))
+        found, probability = language_identifier(probabilities=True).classify(_excerpt(doc.text))
         self.counts[f"identified as {found}"] += 1
         if found not in self.keep:
             return False, f"language {found}"
@@ -89,13 +89,6 @@ class KeepLanguages(BaseFilter):
             return False, f"language unsure, perhaps {found}"
         doc.metadata["lang"] = doc.metadata["lang"] or self.keep[found]
         return True, ""
-
-
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _excerpt(text: str, size: int = 300) -> str:

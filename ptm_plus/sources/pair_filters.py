@@ -18,7 +18,7 @@ from statistics import median
 from ptm_plus.components import Refused
 from ptm_plus.examples import Example
 from ptm_plus.sources.readers import Placed
-from ptm_plus.sources.swapped import SWAPPED, SwapJudge
+from ptm_plus.sources.swapped import SWAPPED, Languages, SwapJudge, languages_of
 
 UNEQUAL_LENGTHS = "halves of unequal length"
 DUPLICATE = "duplicate pair"
@@ -69,22 +69,22 @@ class PairFilters:
     def _refusal(
         self,
         pair: Example,
-        usual: Mapping[tuple[str, str], float],
+        usual: Mapping[Languages, float],
         seen: PairSet,
     ) -> str:
         if self.length_ratio:
-            apart = abs(_log_ratio(pair) - usual.get(_languages(pair), 0.0))
+            apart = abs(_log_ratio(pair) - usual.get(languages_of(pair), 0.0))
             if apart > math.log(self.length_ratio):
                 return UNEQUAL_LENGTHS
         # Last, so that what is refused for other reasons is no first occurrence.
         return "" if self.duplicates or seen.add(pair) else DUPLICATE
 
 
-def usual_ratios(pairs: Iterable[Example]) -> dict[tuple[str, str], float]:
+def usual_ratios(pairs: Iterable[Example]) -> dict[Languages, float]:
     """Return the median logarithm of the lengths' ratio, by languages with enough pairs."""
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[Languages, list[float]] = {}
     for pair in pairs:
-        found.setdefault(_languages(pair), []).append(_log_ratio(pair))
+        found.setdefault(languages_of(pair), []).append(_log_ratio(pair))
     return {pair: median(ratios) for pair, ratios in found.items() if len(ratios) >= _FEWEST}
 
 
@@ -100,7 +100,7 @@ class PairSet:
 
     def add(self, pair: Example) -> bool:
         """Add a pair; return whether it is new."""
-        text = "\0".join((*_languages(pair), *(half.strip() for half in pair.fields.values())))
+        text = "\0".join((*languages_of(pair), *(half.strip() for half in pair.fields.values())))
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         key = int.from_bytes(digest, "little") or 1  # 0 is an empty place
         if not _insert(self._table, key):
@@ -138,10 +138,6 @@ def _head(rows: Iterator[Placed]) -> list[Placed]:
         if len(head) == HEAD_ROWS or characters > HEAD_CHARACTERS:
             break
     return head
-
-
-def _languages(pair: Example) -> tuple[str, str]:
-    return pair.languages["src"], pair.languages["tgt"]
 
 
 def _log_ratio(pair: Example) -> float:

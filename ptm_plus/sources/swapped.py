@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Any
 
 from ptm_plus.errors import DataError
 from ptm_plus.examples import Example
+from ptm_plus.languages import language_identifier
 
 SWAPPED = "halves in each other's language"
 
@@ -68,9 +68,7 @@ class SwapJudge:
         self._profiles = _profiles([pair for pair, _, _ in head])
         self._judged: Counter[Languages] = Counter()
         self._found: dict[Languages, list[tuple[str, int]]] = {}
-        for pair, path, line in head:
-            self._judge(pair, path, line)
-        self._waiting = self._judged.copy()  # pairs of the head that are asked about again
+        self._verdicts = deque(self._judge(*one) for one in head)
         for languages in self._found:
             self._refuse_most(languages)
 
@@ -80,20 +78,18 @@ class SwapJudge:
         Raises:
             DataError: most of the first pairs of its languages, which come after the head, do.
         """
-        languages = _languages(pair)
-        known = languages in self._found
-        if self._waiting[languages]:
-            self._waiting[languages] -= 1
-            return known and self._looks_swapped(pair)
+        if self._verdicts:
+            return self._verdicts.popleft()
+        languages = languages_of(pair)
         if self._judged[languages] >= _LOOKED:
-            return known and self._looks_swapped(pair)
+            return languages in self._found and self._looks_swapped(pair)
         found = self._judge(pair, path, line)
         if self._judged[languages] == _LATER:
             self._refuse_most(languages)
         return found
 
     def _judge(self, pair: Example, path: str, line: int) -> bool:
-        languages, found = _languages(pair), self._looks_swapped(pair)
+        languages, found = languages_of(pair), self._looks_swapped(pair)
         self._judged[languages] += 1
         if found:
             self._found.setdefault(languages, []).append((path, line))
@@ -105,7 +101,7 @@ class SwapJudge:
             _refuse_file(languages, places, count)
 
     def _looks_swapped(self, pair: Example) -> bool:
-        src, tgt = _languages(pair)
+        src, tgt = languages_of(pair)
         expected = script_of_language(src), script_of_language(tgt)
         if all(expected) and expected[0] != expected[1]:
             found = script_of_text(pair.fields["src"]), script_of_text(pair.fields["tgt"])
@@ -126,7 +122,8 @@ class SwapJudge:
         return partial(_score, better=self._profiles[tgt], worse=self._profiles[src])
 
 
-def _languages(pair: Example) -> Languages:
+def languages_of(pair: Example) -> Languages:
+    """Return the languages of a pair's halves."""
     return pair.languages["src"], pair.languages["tgt"]
 
 
@@ -143,16 +140,9 @@ def _refuse_file(languages: Languages, places: Sequence[tuple[str, int]], count:
     )
 
 
-@cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
-
-
 def _identified(text: str, own: str, other: str) -> float:
     """Return by how many nats py3langid finds a text likelier in another language than its own."""
-    found = dict(_identifier().rank(text[:_CHARACTERS]))
+    found = dict(language_identifier(probabilities=False).rank(text[:_CHARACTERS]))
     return float(found[other] - found[own])
 
 
@@ -162,7 +152,7 @@ def label_of_language(tag: str) -> str:
     import langcodes
 
     language = langcodes.Language.get(tag).language or ""
-    return language if language in _identifier().labels else ""
+    return language if language in language_identifier(probabilities=False).labels else ""
 
 
 @lru_cache(maxsize=1024)

@@ -19,12 +19,12 @@ from ptm_plus.arrangement import arrange
 from ptm_plus.cli.plan_costs import model_figures
 from ptm_plus.evaluation import evaluate
 from ptm_plus.exporting.export import export
-from ptm_plus.measures.measuring import measure_run
 from ptm_plus.processes import make_accelerator
 from ptm_plus.progress import Silent
 from ptm_plus.selfcheck import self_check
 from ptm_plus.settings_files import dump_toml
 from ptm_plus.train import Trainer
+from ptm_plus.trained_run import measure_run
 from ptm_plus_cross_lingual.settings import ContrastSettings, compared_block
 
 pytestmark = pytest.mark.cross_lingual

@@ -66,6 +66,8 @@ class TouchedRows:
         self._dense = torch.optim.Adam(others, lr=learning_rate)
         weights = [table.weight for _, table in self._tables]
         self._sparse = torch.optim.Adagrad(weights, lr=FACTOR * learning_rate)
+        whole = {*model.modules()} - {model, *model.entity_representations}
+        self._whole = [one for one in whole if hasattr(one, "post_parameter_update")]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -82,10 +84,8 @@ class TouchedRows:
         for representation, table in self._tables:
             if representation.constrainer is not None and table.weight.grad is not None:
                 _constrain(representation, table.weight, table.weight.grad.indices()[0])
-        tables = {representation for representation, _ in self._tables}
-        for module in self._model.modules():
-            if module is not self._model and module not in tables:
-                getattr(module, "post_parameter_update", lambda: None)()
+        for module in self._whole:
+            module.post_parameter_update()
 
 
 def _sparse_table(representation: Embedding) -> nn.Embedding:
