@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     )
     from ptm_plus.examples import Example, Span
     from ptm_plus.files import file_sha256, open_lines
+    from ptm_plus.holding_out import is_held_out
     from ptm_plus.hookspecs import CONTRACT, hookimpl
     from ptm_plus.inputs import cache_folder, pairs_stream, text_stream
     from ptm_plus.json_rows import json_row
@@ -149,6 +150,7 @@ __all__ = [
     "field_segment",
     "file_sha256",
     "hookimpl",
+    "is_held_out",
     "json_row",
     "loss_sum",
     "masked_lm",
@@ -182,6 +184,7 @@ _HOMES = {
     ),
     "examples": ("Example", "Span"),
     "files": ("file_sha256", "open_lines"),
+    "holding_out": ("is_held_out",),
     "hookspecs": ("CONTRACT", "hookimpl"),
     "json_rows": ("json_row",),
     "keyed": ("Draws",),

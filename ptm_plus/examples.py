@@ -36,6 +36,7 @@ class Example:
         languages: BCP-47 code by field name; ``"und"`` where it is not known.
         spans: marked stretches, in no particular order.
         labels: values for the sequence table, by name.
+        held_out_by: text that decides whether it is held out; empty for the first one of its own.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Example:
     languages: dict[str, str]
     spans: list[Span] = field(default_factory=list)
     labels: Mapping[str, Any] = field(default_factory=dict)
+    held_out_by: str = ""
 
 
 def is_unicode(example: Example) -> bool:

@@ -38,7 +38,7 @@ PINNED = [
     *("States", "StepPlan"),
     *("StopRequested", "Stream", "Tap", "Template", "Treatment", "UnitKind", "Units", "View"),
     *("Visibility", "__version__", "attend", "attend_within", "cache_folder"),
-    *("field_segment", "file_sha256", "hookimpl", "json_row"),
+    *("field_segment", "file_sha256", "hookimpl", "is_held_out", "json_row"),
     *(
         "loss_sum",
         "masked_lm",

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ptm_plus.components import Annotator
 from ptm_plus.errors import DataError, PluginError, PtmPlusError
 from ptm_plus.examples import Example, Span, is_unicode
+from ptm_plus.holding_out import identity_of
 from ptm_plus.keyed import Draws
 from ptm_plus.prepare.artifacts import part_path, read_part, write_part
 from ptm_plus.prepare.layouts import LayoutInput
 from ptm_plus.prepare.preparation import GIVEN, Chunk, Recipe
-from ptm_plus.prepare.sequence_parts import Document, SequencePart, identity_of, stratum_of
+from ptm_plus.prepare.sequence_parts import Document, SequencePart, stratum_of
 from ptm_plus.prepare.span_parts import Places, span_part
 from ptm_plus.prepare.store import SequenceStore, is_whole
 from ptm_plus.prepare.tokenization import pieces, unknown_id

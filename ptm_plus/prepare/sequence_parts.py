@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ptm_plus.components import Layout
 from ptm_plus.errors import DataError, PluginError
 from ptm_plus.examples import Example
-from ptm_plus.keyed import derive_key
 from ptm_plus.prepare.accounts import Account, add_counts
 from ptm_plus.prepare.layouts import LaidOut, Segment, resolve_positions
 from ptm_plus.prepare.store import MOVABLE, NO_FIELD, NO_LANGUAGE, NO_WORD, RESTART
@@ -45,7 +44,7 @@ class Document:
     Attributes:
         number: the example's number in the stream.
         version: which copy it is.
-        identity: see :func:`identity_of`.
+        identity: see :func:`~ptm_plus.holding_out.identity_of`.
         example: its text and the spans that a layout may look at.
     """
 
@@ -211,15 +210,6 @@ class SequencePart:
 
     def _fault(self, what: str) -> PluginError:
         return PluginError(f"the layout {self._layout.name!r} is wrong: {what}")
-
-
-def identity_of(example: Example) -> int:
-    """Return a hash of the first text of an example.
-
-    What is held out is drawn by it, so that streams that read the same sources hold out the same:
-    a pair by its source, whatever a stream adds to it; repeated texts together.
-    """
-    return derive_key("identity", next(iter(example.fields.values()), ""))
 
 
 def stratum_of(example: Example) -> str:

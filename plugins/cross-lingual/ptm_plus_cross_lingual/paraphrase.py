@@ -34,6 +34,7 @@ from ptm_plus import (
     special_segment,
 )
 from ptm_plus_cross_lingual.apart import SameMark, fitting
+from ptm_plus_cross_lingual.grouping import regrouped
 from ptm_plus_cross_lingual.retrieval import with_others
 from ptm_plus_cross_lingual.settings import ParaphraseSettings
 
@@ -124,12 +125,8 @@ class Paraphrase:
             weight=self.settings.stream_weight,
         )
         pool = self.settings.pool
-        return replace(
-            stream,
-            examples=lambda: with_others(stream.examples(), pool),
-            fingerprint=f"{stream.fingerprint} closest-1 {pool}",
-            masked=False,
-        )
+        stream = regrouped(stream, settings, partial(with_others, pool=pool), f"closest-2 {pool}")
+        return replace(stream, masked=False)
 
     def layout(self) -> Layout:
         """Return the layout."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus import Example, Refused
-from ptm_plus_cross_lingual.grouping import grouped
+from ptm_plus_cross_lingual.grouping import HeldOut, Rows, grouped
 
 OTHER = "other"
 """Field of the sentence that is no translation."""
@@ -23,17 +23,19 @@ _MIX = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], dtype=np.uint64)
 _NOT_A_LETTER = re.compile(r"[\W_]+")
 
 
-def with_others(rows: Iterable[Example | Refused], pool: int) -> Iterator[Example | Refused]:
+def with_others(rows: Rows, held_out: HeldOut, pool: int) -> Iterator[Example | Refused]:
     """Yield pairs with a third field: the target of another pair, the closest one of a pool.
 
-    A pool is so many consecutive pairs of the same languages. Neither the translation nor an equal
-    of it (but for case, spaces and punctuation) is taken, nor the target of an equal source.
+    A pool is so many consecutive pairs of the same languages, all held out or none. Neither the
+    translation nor an equal of it (but for case, spaces and punctuation) is taken, nor the target
+    of an equal source.
 
     Args:
         rows: pairs, with the fields ``src`` and ``tgt``.
+        held_out: whether a pair is held out.
         pool: pairs of a pool.
     """
-    for group in grouped(rows, pool):
+    for group in grouped(rows, pool, held_out):
         if isinstance(group, Refused):
             yield group
         else:

@@ -5,8 +5,9 @@ Huang et al. 2019 (Unicoder), section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -31,20 +32,23 @@ from ptm_plus import (
     pairs_stream,
     special_segment,
 )
-from ptm_plus_cross_lingual.grouping import grouped
+from ptm_plus_cross_lingual.grouping import HeldOut, Rows, grouped, regrouped
 from ptm_plus_cross_lingual.settings import SwitchingSettings
 
 _FIELDS = ("src", "tgt")
 
 
-def documents(rows: Iterable[Example | Refused], sentences: int) -> Iterator[Example | Refused]:
+def documents(rows: Rows, held_out: HeldOut, sentences: int) -> Iterator[Example | Refused]:
     """Yield documents: so many consecutive pairs of the same languages, one sentence a line.
+
+    All pairs of a document are held out, or none is.
 
     Args:
         rows: pairs, with the fields ``src`` and ``tgt``.
-        sentences: pairs of a document; the last one of each language pair may have fewer.
+        held_out: whether a pair is held out.
+        sentences: pairs of a document; the last ones of each language pair may have fewer.
     """
-    for group in grouped(rows, sentences):
+    for group in grouped(rows, sentences, held_out):
         yield group if isinstance(group, Refused) else _document(group)
 
 
@@ -61,7 +65,9 @@ def _document(pairs: Sequence[Example]) -> Example:
             ]
             start += len(lines[-1]) + 1
         fields[name] = "\n".join(lines)
-    return Example(pairs[0].id, fields, dict(pairs[0].languages), spans)
+    first = pairs[0]
+    by = first.fields["src"]
+    return Example(first.id, fields, dict(first.languages), spans, held_out_by=by)
 
 
 def _one_line(text: str) -> str:
@@ -133,11 +139,8 @@ class Switching:
             weight=self.settings.stream_weight,
         )
         sentences = self.settings.sentences
-        return replace(
-            stream,
-            examples=lambda: documents(stream.examples(), sentences),
-            fingerprint=f"{stream.fingerprint} documents-1 {sentences}",
-        )
+        make = partial(documents, sentences=sentences)
+        return regrouped(stream, settings, make, f"documents-2 {sentences}")
 
     def layout(self) -> Layout:
         """Return the layout that switches."""

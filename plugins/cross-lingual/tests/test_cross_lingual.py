@@ -196,21 +196,26 @@ def test_two_instances_keep_their_own():
 
 
 @pytest.mark.tlm
-def test_a_pair_that_one_stream_holds_out_is_trained_on_by_none():
-    """A document of the switched stream is an example of its own."""
-    run = everything(plugins=("tlm", NAME))
-    sources = {}
-    for one in arrange(run.settings, Silent()).streams:
-        rows = (row for row in one.component.examples() if not isinstance(row, Refused))
-        sources[one.component.name] = [row.fields.get("src") for row in rows]
-    trained, held = set(), {}
-    for name in ("pairs", f"{NAME}-apart", f"{NAME}-paraphrases"):
+def test_no_sentence_of_a_pair_that_one_stream_holds_out_is_trained_on():
+    run = everything(plugins=("tlm", NAME), **{"data.held_out": 0.2})
+    streams = {one.component.name: one.component for one in arrange(run.settings, Silent()).streams}
+    sides = {"training": {}, "held_out": {}}
+    for name in ("pairs", f"{NAME}-apart", f"{NAME}-paraphrases", f"{NAME}-switched"):
+        rows = [row for row in streams[name].examples() if not isinstance(row, Refused)]
         data = run.prepared.streams[name]
-        trained |= {sources[name][n] for n in data.store.example[data.training]}
-        held[name] = {sources[name][n] for n in data.store.example[data.held_out]}
-        assert held[name]
-    assert not trained & set.union(*held.values())
-    assert held["pairs"] == held[f"{NAME}-apart"]
+        for side, found in sides.items():
+            used = [rows[n] for n in set(data.store.example[getattr(data, side)].tolist())]
+            found[name] = {
+                text
+                for example in used
+                for field in example.fields.values()
+                for text in field.split("\n")
+            }
+    for name, texts in sides["held_out"].items():
+        assert texts
+        assert not texts & set.union(*sides["training"].values()), name
+    assert sides["held_out"]["pairs"] == sides["held_out"][f"{NAME}-apart"]
+    assert sides["held_out"]["pairs"] == sides["held_out"][f"{NAME}-switched"]
 
 
 def test_a_run_that_stands_still_is_evaluated_with_its_queue(tmp_path):

@@ -79,7 +79,8 @@ def test_pools_hold_pairs_of_the_same_languages_in_order():
         pair(4, "four", "le chien noir"),
         pair(5, "five", "seul"),
     ]
-    found = list(with_others(rows, 2))
+    nobody = lambda pair: False  # noqa: E731
+    found = list(with_others(rows, nobody, 2))
     assert [getattr(one, "id", one.__class__.__name__) for one in found] == [
         *("Refused", "0", "2", "3", "4"),
         *("Refused", "Refused"),  # the last ones of both language pairs are alone in their pool
@@ -91,7 +92,14 @@ def test_pools_hold_pairs_of_the_same_languages_in_order():
     assert first.spans == [Span("other", 3, 7, "entity", "Q146")]
     assert second.fields["other"] == "un chat"
     assert second.spans == [Span("tgt", 3, 7, "entity", "Q146")]
-    assert found == list(with_others(rows, 2))
+    assert found == list(with_others(rows, nobody, 2))
+    held = [one for one in with_others(rows, lambda pair: pair.id in "03", 2) if one not in found]
+    assert [(one.id, one.fields["other"]) for one in held if isinstance(one, Example)] == [
+        ("0", "le chien"),
+        ("3", "un chat"),
+        ("2", "le chien noir"),
+        ("4", "un chat gris"),
+    ]
 
 
 def test_with_nothing_in_common_the_next_one_is_taken():

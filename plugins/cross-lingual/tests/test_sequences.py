@@ -132,7 +132,7 @@ def test_documents_are_neighbours_of_one_language_pair():
         pair(2, "Two\nlines.", "Deux.", spans=[Span("tgt", 0, 4, "entity", "Q2")]),
         pair(3, "Three.", "Trois."),
     ]
-    refused, first, rest, german = documents(rows, 2)
+    refused, first, rest, german = documents(rows, lambda pair: False, 2)
     assert refused == Refused("blank line")
     assert first.fields == {"src": "One.\nTwo lines.", "tgt": "Un.\nDeux."}
     marked = [first.fields["tgt"][span.start : span.end] for span in first.spans]
@@ -140,6 +140,11 @@ def test_documents_are_neighbours_of_one_language_pair():
     assert rest.fields == {"src": "Three.", "tgt": "Trois."}
     assert german.languages == {"src": "de", "tgt": "fr"}
     assert (first.id, german.id) == ("0", "1")
+    assert first.held_out_by == "One."
+    _, first, german, rest = documents(rows, lambda pair: pair.id in "02", 2)
+    assert (first.fields["src"], rest.fields["src"]) == ("One.\nTwo lines.", "Three.")
+    _, first, german, second = documents(rows, lambda pair: pair.id == "2", 2)
+    assert (first.fields["src"], second.fields["src"]) == ("One.\nThree.", "Two lines.")
 
 
 def test_borders_of_lines_with_tokens_for_line_breaks():
