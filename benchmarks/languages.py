@@ -12,6 +12,10 @@ tokens: on the text without plugins; on the text and the halves of the pairs, ea
 own, without plugins, which tells what the sentences are worth apart from their being paired; with
 ``tlm``; with ``cross-lingual``; with both. Each is exported, and ``ptm-plus evaluate`` asks.
 
+It is told as well by how much the loss on held-out pairs rises when a token may see its own half
+only, which is what ``tlm`` measures; encoders that were trained without it do one step at a rate of
+1e-9 with it. The same pairs are held out by all.
+
 Everything finished is a file in the output folder, and is not done again: start a killed benchmark
 once more, and ``ptm-plus resume`` goes on from the checkpoint.
 """
@@ -50,6 +54,7 @@ TITLES = {"pairs": "pairs and text", "text": "text only", "nothing": "neither"}
 """The groups of languages, by what training has of them."""
 
 HALVES = "pairs as text"
+RISE = {"rise": "rise of the loss without the other half"}
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,28 @@ def retrieve(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
     return by_group(accuracies(found))
 
 
+def other_half(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
+    """Return the loss on held-out pairs, and how far it rises when the other half is hidden."""
+    trained_run = bench.folder(arm, seed) / "run"
+    if "tlm" in ARMS[arm].plugins:
+        return told_by(trained_run)
+    asked = bench.folder(arm, seed) / "asked"
+    settings = bench.settings("tlm", seed, 1)
+    settings["train"]["lr"] = 1e-9
+    file = asked.with_suffix(".toml")
+    file.write_text(tomli_w.dumps({**settings, "output": str(asked)}), encoding="utf-8")
+    options = ("--init-from", str(trained_run), "--device", "cpu", "--overwrite", "--quiet")
+    ptm_plus("train", str(file), *options)
+    return told_by(asked)
+
+
+def told_by(run: Path) -> dict[str, Any]:
+    """Return what a run's report says of the other half."""
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    found = report["evaluation"]["tlm_other_half"]
+    return {**found, "rise": found["rise"]["mean"], "error": found["rise"]["error"]}
+
+
 def accuracies(found: Mapping[str, Any]) -> dict[str, float]:
     """Return the mean accuracy of both directions by language, from what ``evaluate`` printed."""
     (layer,) = found["retrieval"]
@@ -189,16 +216,18 @@ def by_group(accuracy: Mapping[str, float]) -> dict[str, Any]:
 
 
 def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
-    """Do whatever of a seed is not done; return its runs and scores."""
-    runs, scores = {}, {}
+    """Do whatever of a seed is not done; return its runs, scores and losses."""
+    runs, scores, halves = {}, {}, {}
     for arm in ARMS:
         folder = bench.folder(arm, seed)
         runs[arm] = once(folder / "trained.json", partial(train, bench, arm, seed))
         scores[arm] = once(folder / "scores.json", partial(retrieve, bench, arm, seed))
+        halves[arm] = once(folder / "other-half.json", partial(other_half, bench, arm, seed))
         said = ", ".join(f"{title} {scores[arm][group]:.3f}" for group, title in TITLES.items())
-        print(f"seed {seed}, {arm}: {said}", file=sys.stderr, flush=True)
+        rise = halves[arm]["rise"]
+        print(f"seed {seed}, {arm}: {said}, rise {rise:+.3f}", file=sys.stderr, flush=True)
     check(runs)
-    return {"seed": seed, "runs": runs, "scores": scores}
+    return {"seed": seed, "runs": runs, "scores": scores, "other_half": halves}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -230,6 +259,9 @@ def document(bench: Bench, counted: Mapping[str, Any], seeds: Sequence[dict[str,
         "against_pairs_as_text": {
             arm: compared(scores[arm], scores[HALVES], TITLES) for arm in paired
         },
+        "other_half": summary(
+            {arm: [seed["other_half"][arm] for seed in seeds] for arm in ARMS}, RISE
+        ),
         "seeds": list(seeds),
     }
 
@@ -258,6 +290,7 @@ def main() -> None:
     seeds = [of_seed(bench, seed) for seed in range(given.seeds)]
     found = document(bench, counted, seeds)
     print(table(found["summary"], found["tokens"], TITLES))
+    print(table(found["other_half"], found["tokens"], RISE))
     for arm, apart in found["against_pairs_as_text"].items():
         print(f"{arm} against {HALVES}:", told(apart, TITLES))
     if given.json:

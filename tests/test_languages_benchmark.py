@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -104,3 +105,26 @@ def test_accuracies_are_read_by_language() -> None:
     pairs = {"de-en": {"accuracy": 0.25}, "it-en": {"accuracy": 0.5}}
     found = {"retrieval": [{"layer": 2, "pairs": pairs, "accuracy": 0.375}]}
     assert languages.accuracies(found) == {"de": 0.25, "it": 0.5}
+
+
+def test_encoders_without_tlm_are_asked_with_it_in_one_step(
+    bench: languages.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[tuple[str, ...]] = []
+
+    def write_report(name: str, rise: float) -> None:
+        folder = bench.folder("cross-lingual", 1) / name
+        folder.mkdir(parents=True)
+        found = {"loss": 6.0, "loss_hidden": 6.0 + rise, "rise": {"mean": rise, "error": 0.01}}
+        text = languages.json.dumps({"evaluation": {"tlm_other_half": found}})
+        (folder / "report.json").write_text(text)
+
+    write_report("asked", -0.25)
+    monkeypatch.setattr(languages, "ptm_plus", lambda *given: commands.append(given))
+    found = languages.other_half(bench, "cross-lingual", 1)
+    assert (found["rise"], found["error"], found["loss"]) == (-0.25, 0.01, 6.0)
+    ((command, file, option, source, *_),) = commands
+    assert (command, option) == ("train", "--init-from")
+    assert Path(source) == bench.folder("cross-lingual", 1) / "run"
+    asked = tomllib.loads(Path(file).read_text())
+    assert (asked["train"]["steps"], asked["train"]["lr"], asked["plugins"]) == (1, 1e-9, ["tlm"])
