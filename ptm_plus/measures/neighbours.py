@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+DEPTHS = (1, 5)
+"""Ranks within which an answer may count."""
+
 _CELLS = 16_000_000
 """Similarities held at a time."""
 
@@ -31,8 +34,8 @@ def nearer_wrong(
 ) -> Tensor:
     """Return ``[n]`` how many wrong candidates are as near to a query as its nearest right one.
 
-    Below one, a right one was found; below five, it is among the five nearest. What merely ties
-    would have been found by luck, so it counts as nearer.
+    Counted to five: below one, a right one was found; below five, it is among the five nearest.
+    What merely ties would have been found by luck, so it counts as nearer.
 
     Args:
         queries: ``[n, d]`` of unit length.
@@ -41,16 +44,18 @@ def nearer_wrong(
         penalty: ``[m]`` what is taken off the similarity to each candidate.
     """
     counts = []
+    deepest = min(max(DEPTHS), len(candidates))
     for first, similarity in _similarities(queries, candidates):
         if penalty is not None:
-            similarity = similarity - penalty
+            similarity -= penalty
         ends = torch.tensor((first, first + len(similarity)), device=right.device)
         begin, end = torch.searchsorted(right[0].contiguous(), ends).tolist()
         rows, places = right[0, begin:end] - first, right[1, begin:end]
         best = similarity.new_full((len(similarity),), -torch.inf)
         best = best.scatter_reduce(0, rows, similarity[rows, places], "amax")
         similarity[rows, places] = -torch.inf
-        counts.append((similarity >= best[:, None] - _NOISE).sum(1))
+        nearest = similarity.topk(deepest, dim=1, sorted=False).values
+        counts.append((nearest >= best[:, None] - _NOISE).sum(1))
     return torch.cat(counts)
 
 
@@ -74,6 +79,9 @@ def crowding(candidates: Tensor, queries: Tensor, neighbours: int) -> Tensor:
 
 
 def _similarities(first: Tensor, second: Tensor) -> Iterator[tuple[int, Tensor]]:
-    size = max(1, _CELLS // max(1, len(second)))
+    """Yield the number of the first row and a block of rows, which is overwritten by the next."""
+    size = min(max(1, _CELLS // max(1, len(second))), len(first))
+    block = first.new_empty(size, len(second))
     for start in range(0, len(first), size):
-        yield start, first[start : start + size] @ second.T
+        rows = first[start : start + size]
+        yield start, torch.mm(rows, second.T, out=block[: len(rows)])

@@ -75,10 +75,13 @@ def retrieval(
     for languages, rows in pairs.items():
         texts = translations(rows)
         vectors = [model.pooled(half, layers, watch) for half in (texts.first, texts.second)]
-        for place, one in enumerate(found):
-            first, second = (half[place].to(model.device) for half in vectors)
-            figures = of_pair(first, second, texts.pairs.to(model.device), neighbours)
-            one["pairs"][languages] = {"sentences": len(rows), "chance": texts.chance, **figures}
+        told = {"sentences": len(rows), "chance": texts.chance}
+        with watch.task("compare") as task:
+            for place, one in enumerate(found):
+                first, second = (half[place].to(model.device) for half in vectors)
+                figures = of_pair(first, second, texts.pairs.to(model.device), neighbours)
+                one["pairs"][languages] = {**told, **figures}
+                task.update(place + 1, len(found), "blocks")
     names = ("accuracy", "csls") if neighbours else ("accuracy",)
     for one in found:
         for name in names:

@@ -7,14 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ptm_plus.measures.neighbours import crowding, nearer_wrong
+from ptm_plus.measures.neighbours import DEPTHS, crowding, nearer_wrong
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import Pairs
 from ptm_plus.measures.translations import translations, turned
 from ptm_plus.progress import Watch
-
-DEPTHS = (1, 5)
-"""Ranks within which an answer counts."""
 
 
 def word_retrieval(
@@ -38,12 +35,14 @@ def word_retrieval(
         texts = translations(rows)
         vectors = [model.pooled(half, layers, watch) for half in (texts.first, texts.second)]
         right = texts.pairs.to(model.device)
-        for place, one in enumerate(found):
-            first, second = (half[place].to(model.device) for half in vectors)
-            one["pairs"][languages] = {
-                "forward": _figures(first, second, right, neighbours),
-                "backward": _figures(second, first, turned(right), neighbours),
-            }
+        with watch.task("compare") as task:
+            for place, one in enumerate(found):
+                first, second = (half[place].to(model.device) for half in vectors)
+                one["pairs"][languages] = {
+                    "forward": _figures(first, second, right, neighbours),
+                    "backward": _figures(second, first, turned(right), neighbours),
+                }
+                task.update(place + 1, len(found), "blocks")
     return found
 
 
