@@ -95,6 +95,12 @@ def test_files_that_are_not_there(folder: Path, argument: str, found: str) -> No
     assert caught.value.hint
 
 
+def test_what_is_no_language_is_told_from_a_path(folder: Path) -> None:
+    with pytest.raises(DataError, match="no such file") as caught:
+        parse_source("english=a.jsonl")
+    assert caught.value.hint == "'english' is no language code: write en=a.jsonl or en-fr=a.jsonl"
+
+
 @pytest.mark.parametrize(
     ("argument", "dataset"),
     [

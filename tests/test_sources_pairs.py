@@ -241,3 +241,15 @@ def test_a_translation_that_names_a_language_twice_is_refused(tmp_path: Path) ->
         with pytest.raises(DataError, match="has the languages en, eng, fr") as caught:
             list(read_pairs(parse_source(argument)))
         assert caught.value.line == 1
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "old.tsv", "one\tun\r\ntwo\tdeux\rthree\ttrois\n")
+    with pytest.raises(DataError, match="3 columns instead of 2") as caught:
+        read(f"en-fr={path}")
+    assert caught.value.line == 2
+    assert "tr '\\r' '\\n'" in caught.value.hint
+    path = write(tmp_path / "tabs.tsv", "one\tun\r\ntwo\tdeux\tzwei\n")
+    with pytest.raises(DataError) as caught:
+        read(f"en-fr={path}")
+    assert "tabs" in caught.value.hint

@@ -157,6 +157,12 @@ def _csv_cells(path: str) -> Iterator[_Cells]:
         ) from error
 
 
+_NO_TABS = "a text may hold neither tabs nor line breaks in a .tsv; quote it in a .csv"
+_CARRIAGE_RETURN = (
+    r"lines end with \n or \r\n, not with \r alone: sed 's/\r$//' FILE | tr '\r' '\n'"
+)
+
+
 def _table(path: str, cells: Iterable[_Cells], header: _Header) -> Iterator[_Numbered]:
     rows = iter(cells)
     first = next(rows, None)
@@ -172,7 +178,7 @@ def _table(path: str, cells: Iterable[_Cells], header: _Header) -> Iterator[_Num
         elif len(row) != len(names):
             raise DataError(
                 f"{len(row)} columns instead of {len(names)} ({listed(names)})",
-                "a text may hold neither tabs nor line breaks in a .tsv; quote it in a .csv",
+                _CARRIAGE_RETURN if any("\r" in cell for cell in row) else _NO_TABS,
                 path=path,
                 line=number,
             )

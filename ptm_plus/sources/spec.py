@@ -170,7 +170,10 @@ def _matching(path: str) -> tuple[str, ...]:
     if Path(path).exists():
         return (path,)
     if glob.escape(path) == path:
-        raise DataError("no such file", "check the path", path=path)
+        before, _, after = path.partition("=")
+        meant = bool(after) and exists(after)
+        hint = f"{before!r} is no language code: write en={after} or en-fr={after}"
+        raise DataError("no such file", hint if meant else "check the path", path=path)
     files = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())
     if not files:
         raise DataError("no file matches this pattern", "check the path", path=path)
