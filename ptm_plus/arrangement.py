@@ -20,6 +20,7 @@ from ptm_plus.inputs import (
     text_stream,
 )
 from ptm_plus.knowledge.graph import Graph
+from ptm_plus.model import check_model
 from ptm_plus.plugins import Plugins, load
 from ptm_plus.prepare.layouts import TEXT_LAYOUT
 from ptm_plus.prepare.tokenization import load_tokenizer
@@ -97,6 +98,7 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
         PtmPlusError: a setting, a plugin or an input is wrong.
     """
     plugins = load(settings.plugins, settings.plugin)
+    check_model(settings.model)
     inputs = given_inputs(settings)
     _check_inputs(plugins, inputs)
     context = Context(settings, inputs, watch)

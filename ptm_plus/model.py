@@ -35,6 +35,19 @@ _BROKEN = (TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclass
 """What transformers raises for files and values that are wrong."""
 
 
+def check_model(settings: ModelSettings) -> None:
+    """Check family and keys of a model without its tokenizer, before anything is prepared for it.
+
+    Raises:
+        SettingsError: the checkpoint cannot be read, the family is unknown, or a key is wrong.
+    """
+    if settings.path:
+        card_of(load_config(settings).model_type)
+        return
+    card_of(settings.family)
+    _check_keys(settings)
+
+
 def build_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, longest: int) -> Any:
     """Return the backbone's configuration, loaded or made for the tokenizer.
 
@@ -44,13 +57,12 @@ def build_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, lo
         longest: longest sequence that a new model's position table must serve.
 
     Raises:
-        SettingsError: the checkpoint cannot be read, the family is unknown, or a key is wrong.
+        SettingsError: the checkpoint cannot be read, or a value is wrong.
     """
     config = load_config(settings) if settings.path else _new_config(settings, tokenizer, longest)
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, settings.dropout)
-    card_of(config.model_type)
     return config
 
 
@@ -93,7 +105,6 @@ def _new_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, lon
         if other in ids:
             ids.setdefault(name, ids[other])  # never the family's own number: it may be no row
     values = {**_SMALL, "vocab_size": len(tokenizer), **ids, **settings.config}
-    _check_keys(settings)
     try:
         config = AutoConfig.for_model(settings.family, **values)
         if "max_position_embeddings" not in settings.config:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import FAMILIES, tiny_run
+from tiny import FAMILIES, tiny_run, tiny_settings
 from transformers import AutoModelForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
+from ptm_plus.arrangement import arrange
 from ptm_plus.components import ControlToken
 from ptm_plus.errors import EnvironmentProblem, SettingsError
 from ptm_plus.model import build_backbone, build_config
 from ptm_plus.prepare.tokenization import load_tokenizer
+from ptm_plus.progress import Silent
 from ptm_plus.settings import ModelSettings
 
 
@@ -80,6 +82,17 @@ def test_dropout_is_the_settings_not_the_family_s():
 def test_configurations_that_cannot_be_are_refused(sets, message):
     with pytest.raises(SettingsError, match=message):
         tiny_run("bert", sets=sets)
+
+
+def test_they_are_refused_before_anything_is_prepared(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    for sets, message in (
+        (["model.family=xlm-robert"], "did you mean 'xlm-roberta'"),
+        (["model.config.hiden_size=8"], "hiden_size"),
+        ([f"model.path={tmp_path}"], "model type 'gpt2' has no family card"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            arrange(tiny_settings("bert", sets=sets), Silent())
 
 
 # ---------------------------------------------------------------------------------------------
