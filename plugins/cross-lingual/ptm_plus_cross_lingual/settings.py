@@ -17,11 +17,11 @@ class ContrastSettings(Section):
         0, ge=0, description="Block behind which sentences are compared; 0 takes two thirds."
     )
     state: Literal["first", "mean"] = Field(
-        "first", description="A sentence's state: its first token's, or the mean of its words'."
+        "mean", description="A sentence's state: the mean of its words', or its first token's."
     )
-    similarity: Literal["dot", "cosine"] = Field("dot", description="How states are compared.")
+    similarity: Literal["dot", "cosine"] = Field("cosine", description="How states are compared.")
     temperature: float = Field(
-        0.25, gt=0, description="Divisor of similarities; for cosines, 0.07 (MoCo)."
+        0.07, gt=0, description="Divisor of similarities; for dot products, 0.25 (InfoXLM)."
     )
     momentum: float = Field(
         0.999, ge=0, lt=1, description="How slowly the key encoder follows: m of each step."
