@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ptm_plus.components import Emphasis, Feature, FeatureInput, MaskPlan, UnitKind
 from ptm_plus.compose import Contribution
 from ptm_plus.errors import DataError, SettingsError
-from ptm_plus.holding_out import draws
+from ptm_plus.holding_out import are_held_out
 from ptm_plus.keyed import Draws, derive_key, uniform
 from ptm_plus.masking import Vocabulary, plan_masks, weighed_kind
 from ptm_plus.mixture import StepPlan, draw_rows
@@ -89,7 +89,9 @@ class StreamData:
                 f"sequence of {longest} tokens",
                 f"set batch.row_tokens to at least {longest} or lower prepare.max_length",
             )
-        held = draws(store.identity, settings) if train else np.ones(len(store.identity), bool)
+        held = (
+            are_held_out(store.identity, settings) if train else np.ones(len(store.identity), bool)
+        )
         self.unsplit = _whole_strata(store, held) if train else ()
         for stratum in self.unsplit:
             held[store.stratum == store.strata.index(stratum)] = False

@@ -22,7 +22,7 @@ def identity_of(example: Example) -> int:
     return derive_key("identity", example.held_out_by or next(iter(example.fields.values()), ""))
 
 
-def draws(identities: ArrayLike, settings: RunSettings) -> NDArray[np.bool_]:
+def are_held_out(identities: ArrayLike, settings: RunSettings) -> NDArray[np.bool_]:
     """Return which identities are held out of training."""
     key = derive_key(settings.train.seed, "held out")
     return uniform(key, identities) < settings.data.held_out
@@ -34,4 +34,4 @@ def is_held_out(example: Example, settings: RunSettings) -> bool:
     A stream that makes one example of several keeps those apart that differ in it, has the share
     and the seed in its fingerprint, and says in ``held_out_by`` what goes with the whole.
     """
-    return bool(draws(np.array(identity_of(example), np.uint64), settings))
+    return bool(are_held_out(np.array(identity_of(example), np.uint64), settings))

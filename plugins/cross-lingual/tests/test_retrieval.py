@@ -69,6 +69,10 @@ def test_vectors_are_whole_numbers_of_one_length():
     assert (np.abs(norms - 127) < 3).all()
 
 
+def nobody(pair):
+    return False
+
+
 def test_pools_hold_pairs_of_the_same_languages_in_order():
     rows = [
         pair(0, "one", "un chat"),
@@ -79,7 +83,6 @@ def test_pools_hold_pairs_of_the_same_languages_in_order():
         pair(4, "four", "le chien noir"),
         pair(5, "five", "seul"),
     ]
-    nobody = lambda pair: False  # noqa: E731
     found = list(with_others(rows, nobody, 2))
     assert [getattr(one, "id", one.__class__.__name__) for one in found] == [
         *("Refused", "0", "2", "3", "4"),
