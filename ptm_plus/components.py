@@ -557,6 +557,9 @@ class ParameterRule:
 class Schedule:
     """Changes the plan of a step. Must be a pure function of its arguments.
 
+    The learning rate alone may depend on what the plugin's ``state_dict`` keeps as well: data and
+    masks are planned ahead, and checked when a run is resumed.
+
     Attributes:
         name: unique within the plugin.
         change: plan so far to the changed plan.

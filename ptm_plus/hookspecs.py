@@ -399,6 +399,7 @@ def ptm_schedule(context: ContextView) -> list[c.Schedule]:
 
     Called when the modules stand; reads up to phase ``modules``. The function must be a pure
     function of the plan that it is given (and so of the step's number): resuming depends on it.
+    Only the learning rate may depend on what the plugin's ``state_dict`` keeps, too.
 
     Composes by chain on each ``resource``: two plugins that change one need a declared order.
 
@@ -483,7 +484,8 @@ def ptm_event(event: c.Event, context: ContextView) -> None:
 
     Called at ``train_start``, ``stage_start``, ``after_step``, ``evaluated``, ``saving`` and
     ``train_end``; reads everything (``context.run`` too). It returns nothing and must neither
-    change parameters nor wait for the device.
+    change parameters nor wait for the device. At ``evaluated`` every process hears the figures of
+    the first, and a :class:`~ptm_plus.errors.GuardStop` ends the run once its state is saved.
 
     Composes freely: every plugin hears every event, in order of instance name.
 

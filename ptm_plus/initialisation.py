@@ -27,7 +27,7 @@ from ptm_plus.evaluation import held_out_loss
 from ptm_plus.label_lists import Labels, by_label, label_kind, read_label_lists
 from ptm_plus.optimizer import set_mode
 from ptm_plus.prepare.tokenization import fingerprint
-from ptm_plus.probes import ProbeContext, held_out_losses
+from ptm_plus.probes import ProbeContext
 from ptm_plus.processes import at_hand
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
@@ -146,6 +146,6 @@ def _told(what: str, found: Matched) -> str:
 def _held_out(run: Run) -> float:
     set_mode(run.encoder, training=False)
     with torch.no_grad():
-        losses = at_hand(run.root, lambda: held_out_losses(ProbeContext(run)))
+        losses = at_hand(run.root, lambda: ProbeContext(run).losses)
     found = held_out_loss({"held_out": losses})
     return float("nan") if found is None else found

@@ -57,6 +57,7 @@ def text_stream(
     settings: RunSettings,
     *,
     name: str = "text",
+    files: Sequence[str] | None = None,
     layout: str = "text",
     objectives: tuple[str, ...] = ("mlm",),
     weight: float = 1.0,
@@ -66,11 +67,13 @@ def text_stream(
     Args:
         settings: the run's settings.
         name: stream name.
+        files: what is read, as after ``--text``; the run's own text by default.
         layout: layout that turns a text into sequences.
         objectives: objectives that the stream serves.
         weight: share of the step's rows.
     """
-    stream = file_stream(name, settings.data.text, read_text, settings)
+    given = settings.data.text if files is None else files
+    stream = file_stream(name, given, read_text, settings)
     return replace(stream, layout=layout, objectives=objectives, weight=weight)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,23 @@ class ProbeContext:
     """
 
     run: Run
+
+    @cached_property
+    def losses(self) -> Mapping[str, float]:
+        """Loss and metrics per ``stream/objective`` on held-out sequences; computed once."""
+        run, tally = self.run, Tally()
+        for stream in self.streams:
+            for host in self.held_out(stream):
+                counts = run.root.count(host)
+                _, sums, found = run.root.losses(
+                    self.on_device(host), counts, run.planner.objective_weights
+                )
+                add_outcome(tally, sums, found)
+                for key, count in counts.items():
+                    tally.counts[key] = tally.counts.get(key, 0.0) + count
+        losses = {"/".join(k): float(v) / tally.counts[k] for k, v in sorted(tally.sums.items())}
+        metrics = {"/".join(name): pair for name, pair in tally.metrics.items()}
+        return {**losses, **shares(metrics)}
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -184,22 +202,6 @@ def paired(
     return Difference(float(values.mean()), float(error), len(values))
 
 
-def held_out_losses(context: ProbeContext) -> dict[str, float]:
-    """Return the mean loss and metrics per ``stream/objective`` on held-out sequences."""
-    run, tally = context.run, Tally()
-    weights = run.planner.objective_weights
-    for stream in run.prepared.streams:
-        for host in context.held_out(stream):
-            counts = run.root.count(host)
-            _, sums, found = run.root.losses(context.on_device(host), counts, weights)
-            add_outcome(tally, sums, found)
-            for key, count in counts.items():
-                tally.counts[key] = tally.counts.get(key, 0.0) + count
-    losses = {"/".join(k): float(v) / tally.counts[k] for k, v in sorted(tally.sums.items())}
-    metrics = {"/".join(name): pair for name, pair in tally.metrics.items()}
-    return {**losses, **shares(metrics)}
-
-
 def masked_mentions(context: ProbeContext) -> dict[str, Any]:
     """Return, per group, how often every token of the asked mention is predicted.
 
@@ -304,7 +306,7 @@ def _pooled(
 
 def core_probes(sets: Mapping[str, StreamData]) -> dict[str, Any]:
     """Return the core's probes that the run's evaluation sets allow."""
-    probes: dict[str, Any] = {"held_out": held_out_losses}
+    probes: dict[str, Any] = {"held_out": lambda context: context.losses}
     if MENTIONS in sets:
         probes["masked_mentions"] = masked_mentions
     if RETRIEVAL in sets:

@@ -151,6 +151,7 @@ def sample_settings(
     trees = {"dependencies": [str(files.trees)]}
     tables = {
         **PLUGIN_DEFAULTS,
+        "domain": {"general": [str(files.relations)]},
         "k-adapter": {**relations, **trees},
         "k-adapter:fac": relations,
         "k-adapter:lin": trees,

@@ -87,6 +87,7 @@ class Trainer:
             stop_requests() as self._asked,
             self.watch.task("train", self.progress.step) as task,
         ):
+            self._evaluate_at_start()
             while self.progress.step < steps:
                 if self.step(self.run.planner.plan(self.progress.step)):
                     self._after_step()
@@ -103,6 +104,13 @@ class Trainer:
         self._enter(stage_at(self.run.stages, self.progress.step))
         self._tell("train_start")
         self._tell("stage_start")
+
+    def _evaluate_at_start(self) -> None:
+        """Run the probes that ask for the time before the first step."""
+        if not self.progress.step and any(one.component.at_start for one in self.run.probes):
+            figures = evaluate(self.run, at_start=True)
+            set_mode(self.run.encoder, training=True)
+            self.tell_evaluated(figures)
 
     def _check_place(self) -> None:
         """Check that every process goes on from the same step and the same data."""
@@ -397,9 +405,21 @@ class Trainer:
     # Telling
 
     def tell_evaluated(self, figures: Mapping[str, Any]) -> None:
-        """Pass the figures of an evaluation on to the watch and to plugins."""
-        self.watch.figures("evaluation", {"step": self.progress.step, **figures})
-        self._tell("evaluated", figures)
+        """Pass the figures of an evaluation, the first process's, on to the watch and to plugins.
+
+        Raises:
+            GuardStop: a plugin will not go on; the state is saved.
+        """
+        one_for_all = self.world.gather(figures)[0]  # it decides on saving and stopping
+        self.watch.figures("evaluation", {"step": self.progress.step, **one_for_all})
+        try:
+            self._tell("evaluated", one_for_all)
+        except GuardStop:
+            if 0 < self.progress.step < self.run.settings.train.steps:
+                self.save()
+                self.writer.finish()
+                self.world.wait()
+            raise
 
     def _tell(
         self,

@@ -87,8 +87,6 @@ def train(
         if going_on:
             assert resume is not None
             trainer.resume(allow_changes=resume.allow_changes, verify=resume.verify)
-        elif any(one.component.at_start for one in run.probes):
-            watch.figures("evaluation", {"step": 0, **evaluate(run, at_start=True)})
         progress = trainer.fit()
         with watch.task("evaluate"), world.lost_processes():
             figures = evaluate(run)

@@ -309,6 +309,41 @@ except StopRequested as error:
     ]
 
 
+def test_a_guard_hears_the_same_in_all_processes_and_stops_them_all(tmp_path):
+    program = (
+        HEAD
+        + TRAIN
+        + f"""
+from pytest import MonkeyPatch
+from ptm_plus import GuardStop, Probe, hookimpl
+from tiny import home_made
+
+class Guard:
+    name = "guard"
+    @hookimpl
+    def ptm_probes(self, context):
+        return [Probe(name="guard", run=lambda context: {{"rank": int(os.environ["RANK"])}})]
+    @hookimpl
+    def ptm_event(self, event):
+        if event.kind == "evaluated" and event.figures["guard"]["rank"] == 0:
+            raise GuardStop("rank 0 says so")
+
+sets = ["train.steps=4", "train.evaluate_every=2", "train.checkpoint_every=9"]
+with home_made(MonkeyPatch(), Guard()) as names:
+    run = tiny_run("bert", names, output=Path({str(tmp_path)!r}), sets=sets)
+    trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
+    try:
+        trainer.fit()
+    except GuardStop as error:
+        print(trainer.progress.step, error, flush=True)
+"""
+        + TAIL
+    )
+    found = ends(start([[sys.executable, "-c", program]] * 2), 90)
+    assert [(one.code, one.out.strip()) for one in found] == [(0, "2 rank 0 says so")] * 2, found
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000002"]
+
+
 def test_memory_that_runs_out_in_one_process_halves_the_micro_batches_of_all(tmp_path):
     """The gradient of the step is the same as with enough memory."""
     values = {"sets": ["batch.rows=8", "batch.micro_rows=4"], "plugin": {}}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import BOTH, Recorder, home_made, tiny_run
 
-from ptm_plus import GuardStop, Schedule, hookimpl
+from ptm_plus import GuardStop, Probe, Schedule, hookimpl
 from ptm_plus.mixture import learning_rate
 from ptm_plus.processes import make_accelerator
 from ptm_plus.run_folder import checkpoints
@@ -234,6 +234,59 @@ def test_events_checkpoints_and_evaluations_come_when_they_should(tmp_path, monk
     assert [values["step"] for values in evaluations] == [2, 4]
     assert "text/mlm" in evaluations[0]["held_out"]
     assert trainer.run.encoder.training
+
+
+@dataclass
+class Guard:
+    """Ends the run at an evaluation."""
+
+    at: int
+    name: str = "guard"
+    heard: list[Any] = field(default_factory=list)
+
+    @hookimpl
+    def ptm_probes(self, context):
+        return [Probe(name="guard", run=lambda context: {"value": 1.0}, at_start=True)]
+
+    @hookimpl
+    def ptm_event(self, event):
+        if event.kind in ("train_start", "after_step", "evaluated"):
+            self.heard.append((event.kind, event.step))
+        if event.kind == "evaluated":
+            assert event.figures["guard"] == {"value": 1.0}
+            if event.step == self.at:
+                raise GuardStop("enough")
+
+
+def test_a_probe_for_the_start_is_heard_before_the_first_step(tmp_path, monkeypatch):
+    guard = Guard(at=-1)
+    with home_made(monkeypatch, guard) as names:
+        fitted(names, sets=["train.steps=1"], output=tmp_path)
+    assert guard.heard == [("train_start", 0), ("evaluated", 0), ("after_step", 1)]
+
+
+def test_what_a_guard_stops_is_saved_and_goes_on_as_if_nothing_was(tmp_path, monkeypatch):
+    sets = ["train.steps=4", "train.checkpoint_every=9", "train.evaluate_every=3"]
+    whole = fitted(sets=sets, output=tmp_path / "whole")
+    guard = Guard(at=3)
+    with home_made(monkeypatch, guard) as names:
+        with pytest.raises(GuardStop, match="enough"):
+            fitted(names, sets=sets, output=tmp_path / "run")
+        assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000000003"]
+        guard.at = 0
+        run = tiny_run("bert", names, sets=sets, output=tmp_path / "run")
+        trainer = Trainer(run, Recorder(), make_accelerator("fp32", "cpu"))
+        trainer.resume()
+        trainer.fit()
+    assert trainer.watch.losses() == whole.watch.losses()[3:]
+    for name, value in weights(whole).items():
+        assert weights(trainer)[name].equal(value), name
+
+
+def test_a_guard_that_stops_before_the_first_step_leaves_nothing(tmp_path, monkeypatch):
+    with home_made(monkeypatch, Guard(at=0)) as names, pytest.raises(GuardStop):
+        fitted(names, output=tmp_path)
+    assert checkpoints(tmp_path) == []
 
 
 def test_evaluation_between_steps_changes_nothing(tmp_path):

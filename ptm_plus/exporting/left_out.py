@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ptm_plus.components import Visibility
 from ptm_plus.errors import PluginError
-from ptm_plus.probes import ProbeContext, held_out_losses
+from ptm_plus.probes import ProbeContext
 from ptm_plus.progress import Watch
 from ptm_plus.run import Run
 
@@ -75,7 +75,7 @@ def measured_parts(run: Run, watch: Watch) -> list[LeftOut]:
 def _held_out(run: Run) -> dict[str, float]:
     names = {"/".join(key) for key in run.loss_keys()}
     with torch.no_grad():
-        figures = held_out_losses(ProbeContext(run))
+        figures = ProbeContext(run).losses
     return {name: value for name, value in figures.items() if name in names}
 
 
