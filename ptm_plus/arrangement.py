@@ -98,7 +98,7 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
         PtmPlusError: a setting, a plugin or an input is wrong.
     """
     plugins = load(settings.plugins, settings.plugin)
-    check_model(settings.model)
+    check_model(settings.model, settings.prepare.max_length)
     inputs = given_inputs(settings)
     _check_inputs(plugins, inputs)
     context = Context(settings, inputs, watch)

@@ -164,3 +164,17 @@ def flush(path: Pathish) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ptm_plus.errors import DataError
-from ptm_plus.files import read_json
+from ptm_plus.files import read_json, write_whole
 from ptm_plus.processes import whole
-from ptm_plus.run_folder import LABELS, write_whole
+from ptm_plus.run_folder import LABELS
 
 if TYPE_CHECKING:
     from ptm_plus.run import Run

@@ -35,14 +35,20 @@ _BROKEN = (TypeError, ValueError, RuntimeError, SafetensorError, StrictDataclass
 """What transformers raises for files and values that are wrong."""
 
 
-def check_model(settings: ModelSettings) -> None:
-    """Check family and keys of a model without its tokenizer, before anything is prepared for it.
+def check_model(settings: ModelSettings, longest: int) -> None:
+    """Check a model without its tokenizer, before anything is prepared for it.
+
+    Args:
+        settings: the model section.
+        longest: longest sequence that it must serve.
 
     Raises:
-        SettingsError: the checkpoint cannot be read, the family is unknown, or a key is wrong.
+        SettingsError: the checkpoint cannot be read, the family is unknown, a key is wrong, or the
+            model's position table is too short.
     """
     if settings.path:
-        card_of(load_config(settings).model_type)
+        config = load_config(settings)
+        check_length(card_of(config.model_type), config, longest)
         return
     card_of(settings.family)
     _check_keys(settings)

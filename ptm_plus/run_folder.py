@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.files import refuse_links
+from ptm_plus.files import refuse_links, write_whole
 from ptm_plus.run_log import LOG
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved, dump_toml, resolve
@@ -129,19 +128,6 @@ def refuse_links_in(folder: Path) -> None:
         DataError: one of its files or folders is a symbolic link.
     """
     refuse_links([*(folder / name for name in (*WRITTEN, _LOCK)), *folder.glob(".*.part*")])
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def home_of(source: Path) -> Path:

@@ -21,15 +21,16 @@ _NAMES = (("model", "path"), ("model", "init_from"), ("tokenizer", "path"))
 _FILES = (("data", "vectors"), ("prepare", "cache"))
 
 
+def absolute(path: str) -> str:
+    """Return a path in full."""
+    return str(Path(path).expanduser().absolute())
+
+
 def anchored(settings: RunSettings) -> RunSettings:
     """Return the settings with absolute paths in place of relative ones.
 
     Names of the hub, of installed plugins, and languages before ``=`` stay as they are.
     """
-
-    def absolute(path: str) -> str:
-        return str(Path(path).expanduser().absolute())
-
     output = settings.output.expanduser().absolute()
     return _changed(settings, absolute).model_copy(update={"output": output})
 
@@ -54,7 +55,7 @@ def _changed(settings: RunSettings, change: Change) -> RunSettings:
     tree: dict[str, Any] = settings.model_dump(mode="json")
     for section, names in _SOURCES:
         for name in names:
-            tree[section][name] = [_source(one, change) for one in tree[section][name]]
+            tree[section][name] = [with_path(one, change) for one in tree[section][name]]
     for section, name in _NAMES:
         value = tree[section][name]
         tree[section][name] = change(value) if value and as_path(value) is not None else value
@@ -71,12 +72,24 @@ def names_files(settings: RunSettings) -> bool:
     return any(table[name] for table, name in found)
 
 
+def plugin_files(settings: RunSettings) -> dict[str, tuple[str, ...]]:
+    """Return the files that the settings of the run's plugins name, by dotted key."""
+    found = {}
+    for instance in settings.plugins:
+        for table, name in _file_settings(settings.plugin, [instance]):
+            given = table[name]
+            files = tuple(one for one in (given if isinstance(given, list | tuple) else [given]))
+            if any(files):
+                found[f"{instance}.{name}"] = files
+    return found
+
+
 def _change_tables(tables: dict[str, Any], requests: Sequence[str], change: Change) -> None:
     """Change what installed plugins say are files among their settings."""
     for table, name in _file_settings(tables, requests):
         given = table[name]
         several = isinstance(given, list)
-        changed = [_source(one, change) for one in (given if several else [given]) if one]
+        changed = [with_path(one, change) for one in (given if several else [given]) if one]
         table[name] = changed if several else "".join(changed)
 
 
@@ -98,7 +111,8 @@ def _file_settings(
                 yield table, name
 
 
-def _source(argument: str, change: Change) -> str:
+def with_path(argument: str, change: Change) -> str:
+    """Return an argument as after ``--text`` with its paths changed; a name of the hub stays."""
     languages, path = split_argument(argument)
     if path.startswith(HUB):
         return argument

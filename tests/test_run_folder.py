@@ -15,8 +15,9 @@ from ptm_plus import run_folder
 from ptm_plus.cli.console import LoggedWatch
 from ptm_plus.cli.watches import json_line
 from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.files import write_whole
 from ptm_plus.progress import Silent
-from ptm_plus.run_folder import locked, write_whole
+from ptm_plus.run_folder import locked
 from ptm_plus.run_log import LOG, append_record, read_log
 from ptm_plus.stopping import FOLLOWING, SIGNALS, interrupting_signals, stop_requests
 

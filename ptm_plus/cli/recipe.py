@@ -151,6 +151,14 @@ def build(
             help="Evaluation file whose text must not be in the corpus. Repeatable.",
         ),
     ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--general",
+            metavar="FILE",
+            help="General text that training replays; en=FILE. Repeatable.",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=0, help="Processes; 0: one a core.")
     ] = 0,
@@ -187,11 +195,13 @@ def build(
     from ptm_plus.recipes.build import Request
     from ptm_plus.recipes.build import build as build_corpus
     from ptm_plus.recipes.finding import find_recipe
+    from ptm_plus.settings_paths import absolute, with_path
 
     found = find_recipe(name)
     folder = data or _default_data(name, found.path)
-    evaluation = tuple(str(Path(one).expanduser().absolute()) for one in against or ())
-    request = Request(output, folder, sample, workers, evaluation, share)
+    evaluation = tuple(map(absolute, against or ()))
+    replayed = tuple(with_path(one, absolute) for one in general or ())
+    request = Request(output, folder, sample, workers, evaluation, replayed, share)
     with stoppable("building", goes_on=True):
         if on != "local":
             arguments = _job_arguments(name, request)
@@ -210,12 +220,46 @@ def build(
     outlet.show({"output": str(output), **account}, *account_tables(account, output))
 
 
+@app.command()
+@spread
+def vocabulary(
+    context: typer.Context,
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Folder of a built corpus.")],
+    out: OutputFlags,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="Model to go on with.")
+    ] = "",
+    family: Annotated[
+        str,
+        typer.Option("--family", metavar="NAME", help="Model type, for a vocabulary of its own."),
+    ] = "",
+    characters: Annotated[
+        int,
+        typer.Option("--characters", metavar="N", min=1, help="How much of the text is looked at."),
+    ] = 10_000_000,
+) -> None:
+    """Do what the recipe says of the vocabulary: keep it, extend it, or train one.
+
+    ptm-plus recipe vocabulary CORPUS --model bert-base-cased
+
+    CORPUS/train.toml then names the model that came of it.
+    """
+    outlet = open_outlet(context, out)
+    from ptm_plus.cli.recipe_tables import vocabulary_tables
+    from ptm_plus.recipes.vocabulary import settle_vocabulary
+
+    with stoppable("the vocabulary"):
+        found = settle_vocabulary(corpus, model, family, characters, outlet.watch)
+    outlet.show(found, *vocabulary_tables(found))
+
+
 def _job_arguments(name: str, request: Any) -> list[str]:
     """Return the arguments of a job's command: paths in full, as it may start elsewhere."""
     recipe = str(Path(name).absolute()) if name.endswith(".toml") or "/" in name else name
     arguments = [recipe, "--output", str(request.output.absolute())]
     arguments += ["--sample"] if request.sample else ["--data", str(request.data.absolute())]
-    return [*arguments, *(word for one in request.against for word in ("--against", one))]
+    given = {"--against": request.against, "--general": request.general}
+    return [*arguments, *(word for flag, of in given.items() for one in of for word in (flag, one))]
 
 
 def _on_cluster(

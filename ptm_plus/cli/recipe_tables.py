@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from ptm_plus.cli.rendering import columns, duration, named_rows, percent, size
+from ptm_plus.cli.tokenizer_tables import extension_table, training_table
 from ptm_plus.recipes.recipe import Recipe
 
 Tables = Sequence[Callable[[], RenderableType]]
@@ -47,7 +48,8 @@ def _head(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "for", recipe.description.strip()
     yield "languages", ", ".join(recipe.languages)
     mix, vocabulary, training = recipe.mix, recipe.vocabulary, recipe.training
-    yield "replay", f"{percent(mix.replay)} of the tokens. {mix.why}"
+    yield "replay", f"{percent(mix.replay)} of general text. {mix.why}"
+    yield "guard", f"{mix.guard}, margin {mix.margin:g} nats"
     yield "vocabulary", f"{vocabulary.decision} {vocabulary.entries or ''}. {vocabulary.why}"
     yield (
         "training",
@@ -134,4 +136,18 @@ def _figures(account: dict[str, Any], output: Path) -> Iterator[tuple[str, str]]
     )
     yield "corpus", f"{output / 'data'}"
     yield "account", f"{output / 'account.html'}; data card {output / 'README.md'}"
-    yield "next", f"ptm-plus train {output / 'train.toml'} --model MODEL"
+    yield "next", f"ptm-plus recipe vocabulary {output} --model MODEL"
+
+
+def vocabulary_tables(found: dict[str, Any]) -> Tables:
+    """Return the tables of ``recipe vocabulary``."""
+    tables: list[Callable[[], RenderableType]] = []
+    if "extended" in found:
+        tables.append(lambda: extension_table(found["extended"]))
+    if "trained" in found:
+        tables.append(lambda: training_table(found["trained"]))
+    rows = [
+        ("decision", ". ".join(filter(None, (found["decision"], found["why"])))),
+        ("next", f"ptm-plus train {found['settings']}"),
+    ]
+    return [*tables, lambda: named_rows("vocabulary", rows)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptm_plus import __version__
+from ptm_plus.exporting.data_section import data_section
 from ptm_plus.exporting.left_out import LeftOut
 from ptm_plus.run import Run
 
@@ -30,6 +31,7 @@ def model_card(
     sections = [
         _head(run),
         _loading(),
+        data_section(run.settings),
         _parts(left_out),
         _losses(left_out),
         _tables(run),

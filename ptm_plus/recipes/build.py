@@ -17,21 +17,20 @@ from filelock import FileLock, Timeout
 
 from ptm_plus import __version__
 from ptm_plus.errors import DataError, EnvironmentProblem, SettingsError
-from ptm_plus.files import read_json
+from ptm_plus.files import read_json, write_whole
 from ptm_plus.progress import Watch
 from ptm_plus.recipes.account import account_of
 from ptm_plus.recipes.account_page import account_page
 from ptm_plus.recipes.data_card import data_card
 from ptm_plus.recipes.execution import crew, executor_of, quieten
 from ptm_plus.recipes.finding import FoundRecipe
-from ptm_plus.recipes.flow import write_json, write_whole
-from ptm_plus.recipes.recipe import Recipe
+from ptm_plus.recipes.flow import write_json
+from ptm_plus.recipes.recipe import ACCOUNT, RECIPE, Recipe
 from ptm_plus.recipes.shards import Inputs, SourceFile, check_unchanged, find_inputs
 from ptm_plus.recipes.stages import WORK, Work, stages_of
-from ptm_plus.recipes.training import training_settings
+from ptm_plus.recipes.training import TRAINING, training_settings
 
-BUILD, ACCOUNT, PAGE, CARD = "build.json", "account.json", "account.html", "README.md"
-RECIPE, TRAINING = "recipe.toml", "train.toml"
+BUILD, PAGE, CARD = "build.json", "account.html", "README.md"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Request:
         sample: take the samples in the place of the sources.
         workers: processes; 0 takes the number of cores.
         against: evaluation files for the recipe's decontamination, beside those that it names.
+        general: text to replay, as after ``--text``, beside what the recipe names.
         shard: ``(i, n)``: do what falls to the i-th (from 0) of n jobs; ``None`` for all.
     """
 
@@ -52,6 +52,7 @@ class Request:
     sample: bool = False
     workers: int = 0
     against: tuple[str, ...] = ()
+    general: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
 
 
@@ -100,7 +101,8 @@ def build(found: FoundRecipe, request: Request, watch: Watch) -> Outcome:
                 return Outcome(None, number + 1, len(stages))
         with FileLock(request.output / ".lock-account"):
             if not (request.output / ACCOUNT).exists():
-                _finish(work, recipe, account_of(work, stages, sampled=request.sample))
+                account = account_of(work, stages, sampled=request.sample)
+                _finish(work, recipe.with_general(request.general, data), account)
     return Outcome(read_json(request.output / ACCOUNT), len(stages), len(stages))
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.errors import EnvironmentProblem
+from ptm_plus.files import write_whole
 from ptm_plus.progress import Watch
-from ptm_plus.recipes.flow import write_whole
 
 ENGINES = ("local", "slurm", "ray")
 

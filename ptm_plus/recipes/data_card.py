@@ -81,7 +81,9 @@ def _contents(account: dict[str, Any]) -> Iterator[str]:
 
 
 def _use(recipe: Recipe) -> Iterator[str]:
-    yield "## Use\n\n    ptm-plus train train.toml --model MODEL\n"
+    yield (
+        "## Use\n\n    ptm-plus recipe vocabulary . --model MODEL\n    ptm-plus train train.toml\n"
+    )
     yield (
         "A row has `id`, `text`, `lang`, `source`, the columns that the recipe keeps, and "
         "`mentions` where the source marks entities.\n"

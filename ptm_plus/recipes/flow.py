@@ -16,7 +16,7 @@ from typing import IO, Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from ptm_plus.files import flush, open_lines
+from ptm_plus.files import flush, open_lines, write_whole
 from ptm_plus.recipes.documents import read_documents
 from ptm_plus.recipes.recipe import Recipe
 from ptm_plus.recipes.shards import Inputs
@@ -346,18 +346,6 @@ def write_json(target: Path, document: Any) -> None:
     """Write a JSON document, whole or not at all."""
     text = json.dumps(document, ensure_ascii=False, indent=1)
     write_whole(target, f"{text}\n")
-
-
-def write_whole(target: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        flush(part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _packed(stream: IO[bytes]) -> io.TextIOWrapper:

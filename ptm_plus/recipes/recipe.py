@@ -14,8 +14,12 @@ from ptm_plus.recipes.steps import AnyStep, Decontaminate
 from ptm_plus.settings import Section
 from ptm_plus.settings_checks import check_values, validated
 from ptm_plus.settings_files import read_toml
+from ptm_plus.settings_paths import with_path
 
 Format = Literal["text", "lines", "jsonl", "csv", "tsv", "parquet", "pubmed", "jats", "wiki"]
+
+RECIPE, ACCOUNT, ROWS = "recipe.toml", "account.json", "data"
+"""In the folder of a corpus: its recipe, what was counted, and the folder of its rows."""
 
 _SHA256 = r"[0-9a-f]{64}"
 
@@ -76,8 +80,14 @@ class Mix(Section):
     """What else a run on this corpus reads."""
 
     general: tuple[str, ...] = Field((), description="General text to replay, as after --text.")
-    replay: float = Field(0.0, ge=0, lt=1, description="Share of the tokens that are replayed.")
+    replay: float = Field(0.0, ge=0, lt=1, description="Share of the rows that are general text.")
     alpha: float = Field(1.0, gt=0, le=1, description="Languages are drawn as size^alpha.")
+    guard: Literal["off", "stop", "slow"] = Field(
+        "stop", description="When general text is forgotten: stop the run, or lower its rate."
+    )
+    margin: float = Field(
+        0.1, ge=0, description="How far the loss on general text may rise, in nats."
+    )
     why: str = Field("", description="Reason and source.")
 
 
@@ -161,6 +171,20 @@ class Recipe(Section):
                 "add one to a copy of the recipe",
             )
         return self.model_copy(update={"steps": tuple(steps)})
+
+    def with_general(self, files: tuple[str, ...], data: Path) -> Recipe:
+        """Return the recipe with more general text, all of it by paths in full.
+
+        Args:
+            files: as after ``--text``, by paths in full.
+            data: folder that names in the recipe start from.
+        """
+
+        def absolute(path: str) -> str:
+            return str((data / Path(path).expanduser()).absolute())
+
+        general = (*(with_path(one, absolute) for one in self.mix.general), *files)
+        return self.model_copy(update={"mix": self.mix.model_copy(update={"general": general})})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -57,10 +57,12 @@ against = []                         # evaluation files, below --data: ["eval/*.
 
 [mix]
 general = []                         # general text to replay, as after --text
-replay = 0.1
+replay = 0.1                         # its share of the rows
+guard = "stop"                       # or slow, or off: when general text is forgotten
+margin = 0.1                         # by so much, in nats
 
 [vocabulary]
-decision = "keep"                    # keep, extend or train
+decision = "keep"                    # keep, extend or train: ptm-plus recipe vocabulary CORPUS
 
 [training]
 steps = 10_000
