@@ -19,6 +19,7 @@ from tiny import SMALL
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from ptm_plus.errors import DataError, SettingsError
+from ptm_plus.keyed import derive_key
 from ptm_plus.measures import neighbours, plain_model
 from ptm_plus.measures.geometry import alignment, uniformity
 from ptm_plus.measures.measuring import Request, chosen_layers, measure
@@ -27,7 +28,9 @@ from ptm_plus.measures.perplexity import masked, of_languages, of_pairs
 from ptm_plus.measures.plain_model import PlainModel, load_plain
 from ptm_plus.measures.sentences import of_pair, read_language_pairs, retrieval
 from ptm_plus.measures.translations import translations
+from ptm_plus.measures.whole_words import chosen_words
 from ptm_plus.measures.words import word_retrieval
+from ptm_plus.prepare.word_units import character_words
 from ptm_plus.progress import Silent
 
 WATCH = Silent()
@@ -207,8 +210,73 @@ def test_losses_are_those_of_one_text_after_another(folder: Path, model: PlainMo
     assert found["loss"] == pytest.approx(np.mean(losses), abs=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
     assert found["accuracy"] == pytest.approx(right / len(losses))
-    bits = np.mean(losses) / math.log(2) * tokens / sum(map(len, SENTENCES))
-    assert found["bits_per_character"] == pytest.approx(bits, rel=1e-5)
+
+
+def test_words_are_predicted_piece_by_piece_from_the_pieces_before(
+    folder: Path, model: PlainModel
+) -> None:
+    found = of_languages(model, {"en": list(SENTENCES)}, 3, WATCH)["en"]
+    plain = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    encoded = model.encode(SENTENCES)
+    loss, characters, count = 0.0, 0, 0
+    for number, text in enumerate(SENTENCES):
+        key = derive_key(3, "words", "en")
+        words = list(chosen_words(text, encoded.spans[number], key, number))
+        for places, size in words:
+            for piece, place in enumerate(places):
+                given_ = torch.tensor([encoded.ids[number]])
+                for other, _ in words:  # theirs stay masked, but for the pieces before this one
+                    hidden = other[piece:] if len(other) > piece else other
+                    given_[0, hidden] = model.tokenizer.mask_token_id
+                with torch.no_grad():
+                    scores = plain(input_ids=given_).logits[0, place].log_softmax(-1)
+                loss -= float(scores[encoded.ids[number][place]])
+            characters, count = characters + size, count + 1
+    assert found["words"] == count
+    assert found["bits_per_character"] == pytest.approx(loss / math.log(2) / characters, rel=1e-5)
+
+
+def test_the_same_words_are_asked_of_every_tokenizer() -> None:
+    asked = []
+    spaced = [one for one in SENTENCES if "東" not in one]  # BERT's has no piece of it here
+    for family in ("bert", "roberta", "xlm-roberta"):
+        tokenizer = small_tokenizer(family)
+        words = []
+        for number, text in enumerate(spaced):
+            spans = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+            for places, size in chosen_words(text, spans, 7, number):
+                first, last = spans[places[0]][0], spans[places[-1]][1]
+                word = text[first:last].strip()
+                assert len(word) == size
+                words.append(word)
+        asked.append(words)
+    assert asked[0] == asked[1] == asked[2]
+    assert len(asked[0]) >= len(spaced)
+
+
+@given(
+    st.text("ab, 東.", min_size=1, max_size=40), st.integers(0, 2**32), st.lists(st.integers(1, 4))
+)
+def test_chosen_words_are_whole_and_their_tokens_are_theirs(
+    text: str, key: int, cuts: list[int]
+) -> None:
+    spans, at = [(0, 0)], 0
+    for cut in cuts:
+        if at < len(text):
+            spans.append((at, min(at + cut, len(text))))
+            at += cut
+    read, words = max(end for _, end in spans), character_words(text)
+    seen: set[int] = set()
+    for places, size in chosen_words(text, spans, key, 0):
+        assert places == sorted(set(places))
+        assert not seen.intersection(places)
+        seen.update(places)
+        touched = [set(words[slice(*spans[place])].tolist()) - {-1} for place in places]
+        of_all = set.intersection(*touched)
+        assert any(
+            (words == word).sum() == size and np.flatnonzero(words == word)[-1] < read
+            for word in of_all
+        )
 
 
 def test_masks_depend_on_seed_and_number_alone(model: PlainModel) -> None:
@@ -271,7 +339,7 @@ def test_only_the_places_asked_for_reach_the_output_layer(
     handle = output.register_forward_hook(lambda *given: seen.append(len(given[-1])))
     found = of_languages(model, texts, 0, WATCH)["en"]
     handle.remove()
-    assert sum(seen) == found["predicted"]
+    assert found["predicted"] + found["words"] <= sum(seen) < 2 * found["tokens"]
     monkeypatch.setattr(type(model.model), "get_output_embeddings", lambda self: None)
     again = of_languages(model, texts, 0, WATCH)["en"]  # of a model that does not name it
     assert again == pytest.approx(found, rel=1e-5)
@@ -292,8 +360,9 @@ def test_long_texts_are_read_in_part_and_counted(model: PlainModel) -> None:
     assert encoded.cut == [True, False, True]
     assert len(encoded) == 3
     assert len(encoded.ids[0]) == model.longest
-    assert 0 < encoded.ends[0] < len(long)
-    assert encoded.ends[1] == len(SENTENCES[1])
+    ends = [max(end for _, end in spans) for spans in encoded.spans]
+    assert 0 < ends[0] < len(long)
+    assert ends[1] == len(SENTENCES[1])
 
 
 @pytest.mark.parametrize(("family", "pad", "longest"), [("mpnet", 1, 18), ("distilbert", 0, 20)])
@@ -313,14 +382,16 @@ def test_models_without_a_card_take_texts_up_to_their_last_position(
     assert of_languages(model, {"en": [SENTENCES[0] * 9]}, 0, WATCH)["en"]["cut"] == 1
 
 
-def test_characters_that_were_not_read_do_not_count(model: PlainModel) -> None:
+def test_words_that_were_not_read_are_not_asked_for(model: PlainModel) -> None:
     lines = [SENTENCES[0] * 20, SENTENCES[1]]
+    spans = model.encode(lines).spans[0]
+    read = max(end for _, end in spans)
+    asked = [place for places, _ in chosen_words(lines[0], spans, 1, 0) for place in places]
+    assert asked
+    assert max(spans[place][1] for place in asked) <= read
     found = of_languages(model, {"en": lines}, 0, WATCH)["en"]
-    # The same tokens, as the line ends where the model stops reading.
-    short = [lines[0][: model.encode(lines).ends[0]], lines[1]]
-    again = of_languages(model, {"en": short}, 0, WATCH)["en"]
-    assert (found["cut"], again["cut"]) == (1, 0)
-    assert found["bits_per_character"] == pytest.approx(again["bits_per_character"])
+    assert found["cut"] == 1
+    assert found["words"] < len(lines[0].split()) * 0.15
 
 
 def test_pairs_that_are_all_too_long_have_no_figures(model: PlainModel) -> None:

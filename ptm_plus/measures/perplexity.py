@@ -19,6 +19,7 @@ from ptm_plus.components import Refused
 from ptm_plus.keyed import derive_key, uniform
 from ptm_plus.measures.plain_model import Encoded, PlainModel
 from ptm_plus.measures.sentences import Pairs
+from ptm_plus.measures.whole_words import whole_words
 from ptm_plus.probes import paired
 from ptm_plus.progress import Watch
 from ptm_plus.sources import parse_source, read_text
@@ -56,9 +57,7 @@ def of_languages(
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each language's lines.
 
-    ``bits_per_character`` is the loss spread over the characters that the tokens stand for: of two
-    tokenizers, the one with fewer and harder tokens gets no advantage. What is cut off a line does
-    not count; unknown tokens do, cheap as they are.
+    ``bits_per_character`` is the loss of whole words, see :mod:`~ptm_plus.measures.whole_words`.
     """
     found = {}
     for language, lines in texts.items():
@@ -66,16 +65,13 @@ def of_languages(
         losses, right = model.masked_losses(encoded, list(masked(encoded, seed, language)), watch)
         inner = [token for number in range(len(lines)) for token in _inner(encoded, number)]
         figures = _figures(losses, right)
-        rows = zip(lines, encoded.ends, encoded.cut, strict=True)
-        characters = sum(end if cut else len(line) for line, end, cut in rows)
-        bits = figures["loss"] / math.log(2) * len(inner) / characters
         found[language] = {
             "texts": len(lines),
             "cut": sum(encoded.cut),
             "tokens": len(inner),
             "unknown": inner.count(model.tokenizer.unk_token_id),
             **figures,
-            "bits_per_character": bits,
+            **whole_words(model, lines, encoded, seed, language, watch),
         }
     return found
 

@@ -35,14 +35,14 @@ class Encoded:
         ids: per text, its tokens with the special ones.
         types: per text, token types.
         special: per text, which tokens are special.
-        ends: per text, up to which character its tokens reach; of a pair, its second half's.
+        spans: per text, the characters that each token stands for; of a pair, in its own half.
         cut: per text, whether it was longer than the model reads.
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     special: list[list[bool]]
-    ends: list[int]
+    spans: list[list[tuple[int, int]]]
     cut: list[bool]
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class PlainModel:
             [found["input_ids"][n] for n in first],
             [found["token_type_ids"][n] for n in first],
             [[bool(one) for one in found["special_tokens_mask"][n]] for n in first],
-            [max((end for _, end in offsets[n]), default=0) for n in first],
+            [offsets[n] for n in first],
             cut=(pieces > 1).tolist(),
         )
 
@@ -136,38 +136,51 @@ class PlainModel:
         return vectors
 
     def masked_losses(
-        self, encoded: Encoded, masked: Sequence[Sequence[int]], watch: Watch
+        self,
+        encoded: Encoded,
+        asked: Sequence[Sequence[int]],
+        watch: Watch,
+        masked: Sequence[Sequence[int]] | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return, per text, losses in nats and correctness of its masked tokens.
+        """Return, per text, losses in nats and correctness of the tokens that are asked for.
 
         Args:
             encoded: the texts.
-            masked: per text, places of tokens to be masked and predicted.
+            asked: per text, places of tokens to be predicted; a text without any is not read.
             watch: where progress goes.
+            masked: per text, places of tokens to be masked; those asked for by default.
         """
+        hidden = asked if masked is None else masked
         losses = [torch.zeros(0)] * len(encoded)
         right = [torch.zeros(0, dtype=torch.bool)] * len(encoded)
         with watch.task("predict") as task, torch.inference_mode():
             done = 0
-            for numbers in encoded.batches():
+            for batch in encoded.batches():
+                done += len(batch)
+                numbers = [n for n in batch if asked[n]]
+                if not numbers:
+                    continue
                 inputs = self._padded(encoded, numbers)
-                where = torch.tensor(
-                    [(row, place) for row, n in enumerate(numbers) for place in masked[n]],
-                    dtype=torch.long,
-                    device=self.device,
-                ).reshape(-1, 2)
-                rows, places = where.unbind(1)
+                rows, places = self._where(asked, numbers)
                 wanted = inputs["input_ids"][rows, places]
-                inputs["input_ids"][rows, places] = self.tokenizer.mask_token_id
+                inputs["input_ids"][self._where(hidden, numbers)] = self.tokenizer.mask_token_id
                 logits = self._logits(inputs, rows, places).float()
-                sizes = [len(masked[n]) for n in numbers]
+                sizes = [len(asked[n]) for n in numbers]
                 lost = cross_entropy(logits, wanted, reduction="none").cpu().split(sizes)
                 hit = (logits.argmax(-1) == wanted).cpu().split(sizes)
                 for n, one, other in zip(numbers, lost, hit, strict=True):
                     losses[n], right[n] = one, other
-                done += len(numbers)
                 task.update(done, len(encoded), "texts")
         return losses, right
+
+    def _where(
+        self, places: Sequence[Sequence[int]], numbers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and columns of places in a batch of some texts."""
+        pairs = [(row, place) for row, n in enumerate(numbers) for place in places[n]]
+        where = torch.tensor(pairs, dtype=torch.long, device=self.device).reshape(-1, 2)
+        rows, columns = where.unbind(1)
+        return rows, columns
 
     def _logits(self, inputs: dict[str, Tensor], rows: Tensor, places: Tensor) -> Tensor:
         """Return the logits of some places; of all, with a large vocabulary, they take gigabytes.
