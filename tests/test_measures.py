@@ -238,11 +238,11 @@ def test_words_are_predicted_piece_by_piece_from_the_pieces_before(
 
 def test_the_same_words_are_asked_of_every_tokenizer() -> None:
     asked = []
-    spaced = [one for one in SENTENCES if "東" not in one]  # BERT's has no piece of it here
+    known = SENTENCES[:3]  # all three spell them without an unknown token
     for family in ("bert", "roberta", "xlm-roberta"):
         tokenizer = small_tokenizer(family)
         words = []
-        for number, text in enumerate(spaced):
+        for number, text in enumerate(known):
             spans = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
             for places, size in chosen_words(text, spans, 7, number):
                 first, last = spans[places[0]][0], spans[places[-1]][1]
@@ -251,7 +251,7 @@ def test_the_same_words_are_asked_of_every_tokenizer() -> None:
                 words.append(word)
         asked.append(words)
     assert asked[0] == asked[1] == asked[2]
-    assert len(asked[0]) >= len(spaced)
+    assert len(asked[0]) >= len(known)
 
 
 @given(
