@@ -17,7 +17,7 @@ CORE = sorted((ROOT / "ptm_plus").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").glob("*/ptm_plus_*/**/*.py"))
 
 PUBLIC = {"ptm_plus", "ptm_plus.commands", "ptm_plus.knowledge"}
-EXTRAS_THAT_ARE_NO_PLUGIN = {"all", "dev", "recipes", "test"}
+EXTRAS_THAT_ARE_NO_PLUGIN = {"all", "dev", "recipes", "tasks", "test"}
 LOWER_BOUND = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?>=[0-9]+(\.[0-9]+)*")
 OWN_EXTRA = re.compile(r"ptm-plus\[[a-z,-]+\]")
 
@@ -55,7 +55,7 @@ def test_every_list_names_the_same_plugins() -> None:
     assert named
     assert set(project["entry-points"]["ptm_plus.plugins"]) == named
     assert set(extras) - EXTRAS_THAT_ARE_NO_PLUGIN == named
-    assert set(all_extra[1].split(",")) == named | {"recipes"}
+    assert set(all_extra[1].split(",")) == named | {"recipes", "tasks"}
     assert set(wheel) == {"ptm_plus"} | {f"plugins/{n}/{package_of(n)}" for n in named}
 
 
@@ -114,9 +114,10 @@ def test_every_import_is_a_declared_dependency(path: Path) -> None:
         if package_of(name) in path.parts:
             extra = PROJECT["project"]["optional-dependencies"][name]
             declared |= set(map(distribution, extra))
-    if "recipes" in path.parts:
-        extra = PROJECT["project"]["optional-dependencies"]["recipes"]
-        declared |= set(map(distribution, extra))
+    for extra in ("recipes", "tasks"):
+        if extra in path.parts or path.stem == extra:
+            needed = PROJECT["project"]["optional-dependencies"][extra]
+            declared |= set(map(distribution, needed))
     for module in set(map(top_level, imported_modules(path))):
         if module in sys.stdlib_module_names or module.startswith("ptm_plus"):
             continue
@@ -124,7 +125,8 @@ def test_every_import_is_a_declared_dependency(path: Path) -> None:
 
 
 def distribution(requirement: str) -> str:
-    return requirement.partition(">=")[0].partition("[")[0].replace("_", "-").lower()
+    name = requirement.partition(">=")[0].partition("[")[0].replace("_", "-").lower()
+    return {"sklearn": "scikit-learn"}.get(name, name)
 
 
 def test_constraints_cover_every_dependency_and_meet_its_bound() -> None:

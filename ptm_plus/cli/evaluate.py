@@ -19,6 +19,7 @@ FILES = {
     "retrieval": ("pairs",),
     "perplexity": ("text", "pairs"),
     "words": ("words",),
+    "tasks": ("task",),
     OWN: (),
 }
 """What each probe reads."""
@@ -38,8 +39,8 @@ def evaluate(
         typer.Option(
             "--probe",
             metavar="NAME",
-            help="retrieval, perplexity, words or run; default: all that the files allow, run "
-            "without any. Repeatable.",
+            help="retrieval, perplexity, words, tasks or run; default: all that the files allow, "
+            "run without any. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -51,6 +52,14 @@ def evaluate(
     ] = None,
     words: Annotated[
         Names, typer.Option("--words", metavar="FILE", help="Pairs of words, as --pairs.")
+    ] = None,
+    task: Annotated[
+        Names,
+        typer.Option(
+            "--task",
+            metavar="KIND=TRAIN,TEST",
+            help="Fine-tune on TRAIN, ask about TEST: text, tokens, relation or typing.",
+        ),
     ] = None,
     layer: Annotated[
         str,
@@ -66,6 +75,18 @@ def evaluate(
         typer.Option("--limit", metavar="N", min=0, help="Most lines or pairs a language; 0 all."),
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the masks.")] = 0,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", min=1, help="How often a task is learned.")
+    ] = 3,
+    epochs: Annotated[
+        int, typer.Option("--epochs", metavar="N", min=1, help="Of learning a task.")
+    ] = 3,
+    rate: Annotated[
+        float,
+        typer.Option(
+            "--rate", metavar="R", min=0.0, help="Of learning a task; 0: by the model's width."
+        ),
+    ] = 0.0,
 ) -> None:
     """Measure a model, as plain transformers loads it, on files of one's own.
 
@@ -74,17 +95,32 @@ def evaluate(
     ptm-plus evaluate runs/first --pairs en-sw=test.tsv --text sw=sw.txt --json
     """
     outlet = open_outlet(context, out)
-    given = {"text": tuple(text or ()), "pairs": tuple(pairs or ()), "words": tuple(words or ())}
+    flags = {"text": text, "pairs": pairs, "words": words, "task": task}
+    given = {name: tuple(one or ()) for name, one in flags.items()}
     probes = chosen(tuple(probe or ()), given)
     from ptm_plus.cli.evaluate_tables import evaluation_tables
+    from ptm_plus.measures.fine_tuning import Budget
     from ptm_plus.measures.measuring import Request, measure
     from ptm_plus.measures.plain_model import chosen_device, loaded
+    from ptm_plus.measures.task_files import parse_task
+    from ptm_plus.measures.tasks import need_extra
     from ptm_plus.trained_run import measure_run
 
     request = Request(
-        probes, **given, layer=layer, csls=csls, limit=limit, seed=seed, chosen=bool(probe)
+        probes,
+        **given,
+        layer=layer,
+        csls=csls,
+        limit=limit,
+        seed=seed,
+        seeds=seeds,
+        budget=Budget(epochs=epochs, rate=rate),
+        chosen=bool(probe),
     )
     document = {"model": model, "asked": request.told()}
+    if given["task"]:
+        need_extra()
+        list(map(parse_task, given["task"]))
     device = chosen_device(where.checked())
     with stoppable("measuring"):
         if OWN in probes:

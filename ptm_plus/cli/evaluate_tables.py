@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -19,6 +20,8 @@ def evaluation_tables(document: Mapping[str, Any]) -> Group:
         parts.append(_words(document["words"]))
     if "perplexity" in document:
         parts += _perplexity(document["perplexity"])
+    if "tasks" in document:
+        parts.append(_tasks(document["tasks"]))
     if "run" in document:
         parts.append(_of_run(document["run"]))
     if document.get("refused"):
@@ -33,6 +36,25 @@ def _of_run(figures: Mapping[str, Any]) -> RenderableType:
     others = {name: one for name, one in figures.items() if name not in ("held_out", "checkpoint")}
     rows += [(name.replace("_", " "), words) for name, words in readable(others)]
     return named_rows(f"held-out data of the run, at {figures['checkpoint']}", rows)
+
+
+def _tasks(tasks: Sequence[Mapping[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            one["kind"] if first else "",
+            Path(one["test"]).name if first else "",
+            name.replace("_", " ").replace("f1", "F1"),
+            percent(found["mean"]),
+            f"{percent(found['least'])} – {percent(found['most'])}",
+            percent(one["most_frequent"]) if name in ("accuracy", "strict") else "",
+        )
+        for one in tasks
+        for first, (name, found) in zip(
+            (True, *(False for _ in one["scores"])), one["scores"].items(), strict=False
+        )
+    ]
+    headings = ("task", "test", "measure", "mean", "over seeds", "commonest answer")
+    return columns(headings, rows, right=headings[3:], title="tasks")
 
 
 def _retrieval(layers: Sequence[Mapping[str, Any]]) -> RenderableType:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ptm_plus.errors import SettingsError
+from ptm_plus.measures.fine_tuning import Budget
 from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.sentences import read_language_pairs, retrieval
+from ptm_plus.measures.tasks import measure_task
 from ptm_plus.measures.words import word_retrieval
 from ptm_plus.progress import Watch
 
@@ -24,10 +26,13 @@ class Request:
         text: sources of text.
         pairs: sources of sentence pairs.
         words: sources of word pairs.
+        task: tasks, ``KIND=TRAIN,TEST``.
         layer: number of a block, ``all``, or empty for the middle one.
         csls: neighbours of CSLS; 0 leaves it out.
         limit: most lines or pairs of a language; 0 for all.
         seed: of the masks.
+        seeds: how often a task is learned.
+        budget: what learning it may spend.
         chosen: whether somebody asked for these probes, or they follow from the files.
     """
 
@@ -35,15 +40,19 @@ class Request:
     text: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    task: tuple[str, ...] = ()
     layer: str = ""
     csls: int = 0
     limit: int = 0
     seed: int = 0
+    seeds: int = 3
+    budget: Budget = field(default_factory=Budget)
     chosen: bool = True
 
     def told(self) -> dict[str, Any]:
-        """Return what was asked, for the document."""
-        return {name: value for name, value in asdict(self).items() if name != "chosen"}
+        """Return what was asked, for the document; each task tells its own budget and seeds."""
+        inner = ("chosen", "seeds", "budget")
+        return {name: value for name, value in asdict(self).items() if name not in inner}
 
 
 def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]:
@@ -73,6 +82,10 @@ def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]
         words, of_words = read_language_pairs(request.words, request.limit)
         refused.update(of_words)
         found["words"] = word_retrieval(model, words, layers, request.csls, watch)
+    if "tasks" in probes:
+        found["tasks"] = [
+            measure_task(model, one, request.seeds, request.budget, watch) for one in request.task
+        ]
     return {**found, "refused": dict(refused)}
 
 

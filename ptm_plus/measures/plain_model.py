@@ -124,7 +124,7 @@ class PlainModel:
         with watch.task("encode") as task, torch.inference_mode():
             done = 0
             for numbers in encoded.batches():
-                inputs = self._padded(encoded, numbers)
+                inputs = self.padded(encoded, numbers)
                 special = _padded([encoded.special[n] for n in numbers], 1).bool()
                 keep = (~special).to(self.device)[..., None]
                 states = self.base(**inputs, output_hidden_states=True).hidden_states
@@ -160,7 +160,7 @@ class PlainModel:
                 numbers = [n for n in batch if asked[n]]
                 if not numbers:
                     continue
-                inputs = self._padded(encoded, numbers)
+                inputs = self.padded(encoded, numbers)
                 rows, places = self._where(asked, numbers)
                 wanted = inputs["input_ids"][rows, places]
                 inputs["input_ids"][self._where(hidden, numbers)] = self.tokenizer.mask_token_id
@@ -201,7 +201,8 @@ class PlainModel:
         """The encoder without its head."""
         return getattr(self.model, self.model.base_model_prefix, self.model)
 
-    def _padded(self, encoded: Encoded, numbers: Sequence[int]) -> dict[str, Tensor]:
+    def padded(self, encoded: Encoded, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Return the model's inputs ``[B, L]`` for some texts, padded to the longest."""
         ids = _padded([encoded.ids[n] for n in numbers], self.tokenizer.pad_token_id)
         there = _padded([[1] * len(encoded.ids[n]) for n in numbers], 0)
         inputs = {"input_ids": ids, "attention_mask": there}

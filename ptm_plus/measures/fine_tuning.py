@@ -1,0 +1,247 @@
+"""A standard head on an encoder, fine-tuned with a fixed budget."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from ptm_plus.measures.plain_model import Encoded, PlainModel
+from ptm_plus.measures.task_files import Question
+
+_BASE_RATE, _BASE_WIDTH = 5e-5, 768
+_NEIGHBOURS = 32
+"""Batches among which sentences are sorted by length."""
+
+_DROPOUT, _WARMUP, _DECAY, _CLIP = 0.1, 0.1, 0.01, 1.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What fine-tuning may spend; fixed, and never chosen by a score.
+
+    Attributes:
+        epochs: passes over the training sentences.
+        batch: sentences of a step.
+        rate: peak learning rate; 0 takes BERT's 5e-5 times 768 over the model's width.
+    """
+
+    epochs: int = 3
+    batch: int = 32
+    rate: float = 0.0
+
+    def rate_for(self, width: int) -> float:
+        """Return the peak learning rate for a model."""
+        return self.rate or _BASE_RATE * _BASE_WIDTH / width
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions as numbers.
+
+    Attributes:
+        encoded: the sentences as tokens.
+        places: per sentence and item, per range, the places of its tokens.
+        answers: per sentence, ``[items, classes]`` float, 1 for the right ones.
+        unread: items of which no token of some range is read.
+    """
+
+    encoded: Encoded
+    places: list[list[list[list[int]]]]
+    answers: list[Tensor]
+    unread: int
+
+
+def ask(model: PlainModel, questions: Sequence[Question], classes: Sequence[str]) -> Asked:
+    """Return questions as numbers; an answer that is no class is nowhere right.
+
+    Args:
+        model: gives the tokenizer.
+        questions: the questions.
+        classes: labels, by number.
+    """
+    encoded = model.encode([one.text for one in questions])
+    index = {name: number for number, name in enumerate(classes)}
+    places, answers, unread = [], [], 0
+    for question, spans in zip(questions, encoded.spans, strict=True):
+        starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
+        found = [[_within(starts, ends, r) for r in item] for item in question.items]
+        unread += sum(not all(of_item) for of_item in found)
+        places.append(found)
+        right = torch.zeros(len(question.items), len(classes))
+        for row, labels in enumerate(question.answers):
+            for label in labels:
+                if label in index:
+                    right[row, index[label]] = 1
+        answers.append(right)
+    return Asked(encoded, places, answers, unread)
+
+
+def _within(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], wanted: tuple[int, int]
+) -> list[int]:
+    """Return the places of the tokens that share characters with a range."""
+    start, end = wanted
+    return np.flatnonzero((starts < end) & (ends > start) & (ends > starts)).tolist()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Which tokens' states are averaged into which ranges; ranges of one item are neighbours.
+
+    Attributes:
+        token: ``[N]`` number of a token in the batch, row after row.
+        range: ``[N]`` number of the range that takes it.
+        share: ``[N]`` one over the range's tokens.
+        ranges: how many ranges there are; one without tokens gets zeros.
+    """
+
+    token: Tensor
+    range: Tensor
+    share: Tensor
+    ranges: int
+
+
+class Classifier(nn.Module):
+    """Labels off the mean states of ranges: dropout and one linear map.
+
+    Args:
+        encoder: the encoder, without its masked-LM head.
+        width: of its states.
+        ranges: ranges of an item.
+        classes: number of labels.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int, ranges: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.out = nn.Linear(width * ranges, classes)
+
+    def forward(self, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
+        """Return logits ``[items, classes]``.
+
+        Args:
+            inputs: of the encoder, ``[B, L]``.
+            pool: whose states a range takes.
+        """
+        states = self.encoder(**inputs).last_hidden_state
+        taken = states.reshape(-1, states.shape[-1])[pool.token] * pool.share[:, None]
+        read = taken.new_zeros(pool.ranges, taken.shape[1]).index_add(0, pool.range, taken)
+        logits: Tensor = self.out(self.dropout(read.reshape(-1, self.out.in_features)))
+        return logits
+
+
+def fine_tuned(
+    model: PlainModel,
+    train: Asked,
+    test: Asked,
+    seed: int,
+    budget: Budget,
+    *,
+    several: bool,
+    progress: Callable[[int, int], None],
+) -> list[Tensor]:
+    """Fine-tune a copy of an encoder; return logits ``[items, classes]`` per test sentence.
+
+    Args:
+        model: left as it is.
+        train: what is learned from.
+        test: what is asked afterwards.
+        seed: of the head, the order and dropout.
+        budget: what may be spent.
+        several: an item has any number of labels, instead of one.
+        progress: told of steps done, and of all.
+    """
+    torch.manual_seed(seed)
+    width, classes = int(model.model.config.hidden_size), train.answers[0].shape[1]
+    ranges = len(train.places[0][0])
+    tuned = Classifier(copy.deepcopy(model.base), width, ranges, classes).to(model.device).train()
+    optimizer = torch.optim.AdamW(
+        tuned.parameters(), lr=budget.rate_for(width), weight_decay=_DECAY
+    )
+    lengths = [len(ids) for ids in train.encoded.ids]
+    batches = list(training_batches(lengths, budget.epochs, budget.batch, seed))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _factor(n, len(batches)))
+    for step, numbers in enumerate(batches, start=1):
+        inputs, pool, answers = _batch(model, train, numbers)
+        logits = tuned(inputs, pool)
+        loss = (
+            binary_cross_entropy_with_logits(logits, answers)
+            if several
+            else cross_entropy(logits, answers.argmax(-1))
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(tuned.parameters(), _CLIP)
+        optimizer.step()
+        schedule.step()
+        progress(step, len(batches))
+    return _answers(model, tuned.eval(), test)
+
+
+def training_batches(
+    lengths: Sequence[int], epochs: int, size: int, seed: int
+) -> Iterator[list[int]]:
+    """Yield batches, each sentence once an epoch; those of a batch are of like length.
+
+    Sentences are shuffled, sorted by length among some dozens of batches, and the batches shuffled.
+
+    Args:
+        lengths: of the sentences, in tokens.
+        epochs: passes over them.
+        size: sentences of a batch; the last ones of an epoch may be fewer.
+        seed: of the order.
+    """
+    order = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        batches: list[list[int]] = []
+        for near in torch.randperm(len(lengths), generator=order).split(size * _NEIGHBOURS):
+            by_length = sorted(near.tolist(), key=lambda number: lengths[number])
+            batches += [by_length[at : at + size] for at in range(0, len(by_length), size)]
+        for number in torch.randperm(len(batches), generator=order).tolist():
+            yield batches[number]
+
+
+def _factor(step: int, steps: int) -> float:
+    warm = max(1, int(_WARMUP * steps))
+    return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+
+
+@torch.no_grad()
+def _answers(model: PlainModel, tuned: nn.Module, test: Asked) -> list[Tensor]:
+    found = [torch.zeros(0)] * len(test.encoded)
+    for numbers in test.encoded.batches():
+        inputs, pool, _ = _batch(model, test, numbers)
+        sizes = [len(test.places[n]) for n in numbers]
+        for n, logits in zip(numbers, tuned(inputs, pool).cpu().split(sizes), strict=True):
+            found[n] = logits
+    return found
+
+
+def _batch(
+    model: PlainModel, asked: Asked, numbers: Sequence[int]
+) -> tuple[dict[str, Tensor], Pool, Tensor]:
+    """Return inputs, pooling and answers of some sentences."""
+    inputs = model.padded(asked.encoded, numbers)
+    length = inputs["input_ids"].shape[1]
+    ranges = [
+        [row * length + place for place in places]
+        for row, n in enumerate(numbers)
+        for item in asked.places[n]
+        for places in item
+    ]
+    sizes = torch.tensor([len(one) for one in ranges])
+    owner = torch.arange(len(ranges)).repeat_interleave(sizes)
+    token = torch.tensor([place for one in ranges for place in one], dtype=torch.long)
+    answers = torch.cat([asked.answers[n] for n in numbers])
+    token, owner, share, answers = (
+        one.to(model.device) for one in (token, owner, (1 / sizes)[owner], answers)
+    )
+    return inputs, Pool(token, owner, share, len(ranges)), answers
