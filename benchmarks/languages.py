@@ -37,7 +37,7 @@ import tomli_w
 
 from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_languages.data import GROUPS, TATOEBA, TEXTS, write_inputs
-from benchmarks.steps import claim, once, ptm_plus, trained
+from benchmarks.steps import claim, once, planned_steps, ptm_plus, trained
 
 FAMILY = "modernbert"
 MODEL = {
@@ -147,23 +147,11 @@ def make_inputs(bench: Bench) -> dict[str, Any]:
     return counted
 
 
-def steps_of(bench: Bench, arm: str) -> int:
-    """Return how many steps hold the tokens of an arm, from how full its plan says rows are."""
-    file = bench.output / "plans" / f"{bench.folder(arm, 0).name}.toml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    settings = {**bench.settings(arm, 0, 1000), "output": str(bench.output / "plans" / "run")}
-    file.write_text(tomli_w.dumps(settings), encoding="utf-8")
-    plan = json.loads(ptm_plus("plan", str(file), "--prepare", "--json"))
-    strata = [one for stream in plan["streams"] for one in stream["strata"]]
-    filled = sum(one["share"] * one["fill"] for one in strata)
-    return round(bench.tokens / (filled * ROW_TOKENS * ROWS))
-
-
 def train(bench: Bench, arm: str, seed: int) -> dict[str, Any]:
     """Train a run, or go on with it, export it, and return what is kept of its report."""
-    steps = once(
-        bench.output / "plans" / f"{bench.folder(arm, 0).name}.json", partial(steps_of, bench, arm)
-    )
+    plan = bench.output / "plans" / f"{bench.folder(arm, 0).name}.toml"
+    given = bench.settings(arm, 0, 1000)
+    steps = once(plan.with_suffix(".json"), partial(planned_steps, plan, given, bench.tokens))
     report = trained(bench.folder(arm, seed), bench.settings(arm, seed, steps))
     return {name: report[name] for name in ("tokens", "seconds", "evaluation")}
 

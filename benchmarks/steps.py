@@ -55,6 +55,24 @@ def ptm_plus(*arguments: str) -> str:
     return finished.stdout
 
 
+def planned_steps(file: Path, settings: Mapping[str, Any], tokens: int) -> int:
+    """Return how many steps hold so many tokens, from how full the plan of a run says rows are.
+
+    Args:
+        file: the settings are written there, for the plan.
+        settings: of the run, without steps and output.
+        tokens: that it is to be trained on.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    output = {"output": str(file.parent / "run")}
+    given = {**settings, **output, "train": {**settings["train"], "steps": 1000}}
+    file.write_text(tomli_w.dumps(given), encoding="utf-8")
+    plan = json.loads(ptm_plus("plan", str(file), "--prepare", "--json"))
+    filled = sum(one["share"] * one["fill"] for of in plan["streams"] for one in of["strata"])
+    batch = settings["batch"]
+    return round(tokens / (filled * batch["row_tokens"] * batch["rows"]))
+
+
 def trained(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Train a run, or go on with it, export it, and return its report.
 

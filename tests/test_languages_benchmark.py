@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # behind what is installed: only the benchmarks come from there
 
-from benchmarks import languages  # noqa: E402
+from benchmarks import languages, steps  # noqa: E402
 from benchmarks.real_languages.data import (  # noqa: E402
     GROUPS,
     TATOEBA,
@@ -91,8 +90,9 @@ def test_steps_follow_from_how_full_rows_are(
         [{"share": 0.2, "fill": 0.5}, {"share": 0.05, "fill": 0.5}],
     )
     plan = {"streams": [{"strata": one} for one in strata]}
-    monkeypatch.setattr(languages, "ptm_plus", lambda *_: languages.json.dumps(plan))
-    assert languages.steps_of(replace(bench, tokens=896_000), "tlm") == 1000
+    monkeypatch.setattr(steps, "ptm_plus", lambda *_: steps.json.dumps(plan))
+    given = bench.settings("tlm", 0, 1)
+    assert steps.planned_steps(bench.output / "plans" / "tlm.toml", given, 896_000) == 1000
 
 
 def test_unequal_tokens_are_refused() -> None:
