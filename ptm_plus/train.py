@@ -90,7 +90,7 @@ class Trainer:
             self._evaluate_at_start()
             while self.progress.step < steps:
                 if self.step(self.run.planner.plan(self.progress.step)):
-                    self._after_step()
+                    self.after_step()
                     task.update(self.progress.step, steps, self._detail())
             self.writer.finish()
             self.world.wait()
@@ -268,7 +268,7 @@ class Trainer:
         self._check_place()
         self.watch.note(f"{words}; back to step {progress.step}, the data go on")
 
-    def _after_step(self) -> None:
+    def after_step(self) -> None:
         """Log, evaluate, save and stop where they are due."""
         settings, progress = self.run.settings.train, self.progress
         step, last = progress.step, progress.step == settings.steps

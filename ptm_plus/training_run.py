@@ -70,30 +70,46 @@ def train(
         torch.set_num_threads(settings.train.threads)
     torch.use_deterministic_algorithms(settings.train.deterministic)
     with _world(settings, device) as world:
-        if world.accelerator.device.type == "cpu":
-            keep_freed_memory()
-        settings = _announce(world, settings, watch, resume)
-        going_on = resume is not None and bool(checkpoints(settings.output))
-        kept = read_label_lists(settings.output) if going_on else {}
-        run = launch(settings, watch, world.accelerator.device, kept)
-        _warn(run, watch)
-        self_check(run)
-        if world.is_main:
-            _keep_tokenizer(run)
-            write_label_lists(run.output, run.prepared.labels)
-        if not going_on and settings.model.init_from:
-            start_from(run, Path(settings.model.init_from), watch)
-        trainer = Trainer(run, watch, world.accelerator)
-        if going_on:
-            assert resume is not None
-            trainer.resume(allow_changes=resume.allow_changes, verify=resume.verify)
-        progress = trainer.fit()
-        with watch.task("evaluate"), world.lost_processes():
-            figures = evaluate(run)
-        trainer.tell_evaluated(figures)
-        report = make_report(run, progress, figures, time.perf_counter() - began)
-        if world.is_main:
-            write_report(report, settings.output)
+        return _trained(world, settings, watch, resume, began)
+
+
+def _trained(
+    world: World,
+    settings: RunSettings,
+    watch: Watch,
+    resume: Resume | None,
+    began: float,
+) -> dict[str, Any]:
+    """Train a run in its world, and return the report.
+
+    The trainer ends with this call, before its processes part: torch may wait for ever for a
+    reducer that outlives its group.
+    """
+    if world.accelerator.device.type == "cpu":
+        keep_freed_memory()
+    settings = _announce(world, settings, watch, resume)
+    going_on = resume is not None and bool(checkpoints(settings.output))
+    kept = read_label_lists(settings.output) if going_on else {}
+    run = launch(settings, watch, world.accelerator.device, kept)
+    _warn(run, watch)
+    self_check(run)
+    if world.is_main:
+        _keep_tokenizer(run)
+        write_label_lists(run.output, run.prepared.labels)
+    if not going_on and settings.model.init_from:
+        start_from(run, Path(settings.model.init_from), watch)
+    trainer = Trainer(run, watch, world.accelerator)
+    if going_on:
+        assert resume is not None
+        trainer.resume(allow_changes=resume.allow_changes, verify=resume.verify)
+    progress = trainer.fit()
+    with watch.task("evaluate"), world.lost_processes():
+        figures = evaluate(run)
+    trainer.tell_evaluated(figures)
+    report = make_report(run, progress, figures, time.perf_counter() - began)
+    if world.is_main:
+        write_report(report, settings.output)
+
     return report
 
 

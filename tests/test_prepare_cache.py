@@ -74,6 +74,14 @@ def test_an_annotator_adds_its_table_only(tmp_path: Path) -> None:
     assert changed.spans["names"].folder != linked.spans["names"].folder
 
 
+def test_two_annotators_of_one_content_share_a_table(tmp_path: Path) -> None:
+    both = [name_annotator("a"), name_annotator("b")]
+    store = prepare(tmp_path, ROWS, annotators=both)
+    assert store.spans["a"].folder == store.spans["b"].folder
+    alone = prepare(tmp_path / "alone", ROWS, annotators=[name_annotator("a")])
+    assert len(store.spans["a"].start) == len(alone.spans["a"].start) > 0
+
+
 def test_later_tables_of_rewritten_copies_equal_those_made_along(tmp_path: Path) -> None:
     values: dict[str, Any] = {"rewriters": [swapper(2)], "annotators": [name_annotator()]}
     store = prepare(tmp_path, ROWS, **values)

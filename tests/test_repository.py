@@ -114,8 +114,8 @@ def test_every_import_is_a_declared_dependency(path: Path) -> None:
         if package_of(name) in path.parts:
             extra = PROJECT["project"]["optional-dependencies"][name]
             declared |= set(map(distribution, extra))
-    for extra in ("recipes", "tasks"):
-        if extra in path.parts or path.stem == extra:
+    for place, extra in (("recipes", "recipes"), ("tasks", "tasks"), ("testing", "test")):
+        if place in path.parts or path.stem == place:
             needed = PROJECT["project"]["optional-dependencies"][extra]
             declared |= set(map(distribution, needed))
     for module in set(map(top_level, imported_modules(path))):

@@ -1,18 +1,23 @@
-"""``plugins list`` and ``plugins show``: what is installed, told without importing much."""
+"""``plugins list``, ``show``, ``new`` and ``test``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ptm_plus.cli.flags import OutputFlags, spread
-from ptm_plus.cli.outlet import open_outlet
+from ptm_plus.cli.flags import Names, OutputFlags, spread
+from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.cli.rendering import columns, named_rows
+from ptm_plus.errors import PluginError
 
-app = typer.Typer(help="Plugins: what is installed, and what each does.", no_args_is_help=True)
+app = typer.Typer(
+    help="Plugins: what each does, a new one, and whether one keeps its contract.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
@@ -39,6 +44,62 @@ def show_plugin(
     outlet = open_outlet(context, output)
     card = full_card(name)
     outlet.show(card, lambda: _shown(card))
+
+
+@app.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Word after --plugin, such as long-words.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder; default: the name."),
+    ] = None,
+    summary: Annotated[
+        str, typer.Option("--summary", metavar="WORDS", help="What it does, in one line.")
+    ] = "Mask long words more often",
+) -> None:
+    """Write a plugin's package, which passes its tests as it is.
+
+    ptm-plus plugins new demo && pip install ./demo && ptm-plus plugins test demo
+    """
+    from ptm_plus.testing.template import write_plugin
+
+    folder = output or Path(name)
+    written = write_plugin(name, folder, summary)
+    for path in written:
+        typer.echo(str(path))
+    typer.echo(f"next: pip install -e ./{folder} && ptm-plus plugins test {name}")
+
+
+@app.command("test")
+@spread
+def check_plugin(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name, or ./file.py.")],
+    output: OutputFlags,
+    check: Annotated[
+        Names,
+        typer.Option("--check", metavar="NAME", help="One check instead of all. Repeatable."),
+    ] = None,
+    sets: Annotated[
+        Names, typer.Option("--set", metavar="KEY=VALUE", help="A setting of its runs. Repeatable.")
+    ] = None,
+) -> None:
+    """Check that a plugin keeps its contract, on small runs of its own.
+
+    ptm-plus plugins test ./my_plugin.py
+    """
+    outlet = open_outlet(context, output)
+    from ptm_plus.cli.plugin_checks import checks_table, tested
+
+    with stoppable("checking"):
+        found = tested(name, tuple(check or ()), tuple(sets or ()), outlet.watch)
+    outlet.show({"plugin": name, "checks": found}, lambda: checks_table(found))
+    failed = [one["name"] for one in found if one["state"] == "failed"]
+    if failed:
+        raise PluginError(
+            f"{name}: {len(failed)} of {len(found)} checks failed: {', '.join(failed)}",
+            "docs/writing-a-plugin.md says what each checks",
+        )
 
 
 def _listed(cards: list[dict[str, Any]]) -> RenderableType:

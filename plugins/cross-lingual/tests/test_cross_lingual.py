@@ -93,7 +93,7 @@ def steps_of(run, steps=4):
     trainer._tell("train_start")
     for step in range(steps):
         trainer.step(run.planner.plan(step))
-        trainer._after_step()
+        trainer.after_step()
     queue = queue_of(run).state_dict()
     return {
         **{name: value.clone() for name, value in run.encoder.state_dict().items()},
@@ -144,7 +144,7 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout):
     trainer = trainer_of(first)
     for step in range(3):
         trainer.step(first.planner.plan(step))
-        trainer._after_step()
+        trainer.after_step()
     trainer.save()
     trainer.writer.finish()
     second = everything(output=tmp_path / "b", **values)
@@ -169,7 +169,7 @@ def test_evaluations_and_checks_put_nothing_into_the_queue():
     trainer = trainer_of(run)
     for step in range(2):  # the first gives the mean of keys, none of them yet
         trainer.step(run.planner.plan(step))
-        trainer._after_step()
+        trainer.after_step()
     before = queue_of(run).state_dict()["pairs"].clone()
     evaluate(run)
     assert torch.equal(queue_of(run).state_dict()["pairs"], before)

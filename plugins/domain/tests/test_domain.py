@@ -208,7 +208,7 @@ def test_the_guard_slows_a_run_and_a_resumed_one_is_as_slow(files, general_run, 
     broken._evaluate_at_start()
     while broken.progress.step < 30:
         broken.step(broken.run.planner.plan(broken.progress.step))
-        broken._after_step()
+        broken.after_step()
     broken.writer.finish()
     again = domain_trainer(files, tmp_path / "broken", *FORGETFUL, **options)
     again.resume()
