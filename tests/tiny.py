@@ -6,7 +6,6 @@ Sentences are made of a few words in two languages; every sentence mentions one 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import sys
@@ -18,13 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from ptm_plus import plugins
 from ptm_plus.components import PluginInfo
-from ptm_plus.knowledge import write_table
 from ptm_plus.launch import launch
 from ptm_plus.plugins import LoadedPlugin, Plugins
 from ptm_plus.processes import make_accelerator, whole
@@ -32,30 +29,16 @@ from ptm_plus.progress import Silent
 from ptm_plus.run import Run
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import resolve
+from ptm_plus.testing.subject import Recorder
+from ptm_plus.testing.world import PLACES, SMALL, write_world
 from ptm_plus.train import Trainer
 
 torch.set_num_threads(1)  # the machine's cores are for other tests; equal sums need equal threads
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
+__all__ = ["PLACES", "SMALL", "Recorder"]  # of the kit, for tests
+
 BOTH = ("kg-fusion", "tlm")
-PLACES = {
-    "Q1": ("Altona", "Altonien"),
-    "Q2": ("Berga", "Bergen"),
-    "Q3": ("Cordia", "Kordien"),
-    "Q4": ("Dunmor", "Dunmohr"),
-    "Q5": ("Elvas", "Elfenau"),
-    "Q6": ("Fennia", "Finnland"),
-}
-_WORDS = (
-    ("the old river town of", "lies near", "and people there like", "a small lake"),
-    ("die alte Stadt am Fluss", "liegt bei", "und die Leute dort mögen", "einen kleinen See"),
-)
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-}
 WINDOW = {"local_attention": 8, "global_attn_every_n_layers": 2}
 """ModernBERT's window sees 4 tokens to each side, so that it matters in short sequences."""
 
@@ -68,53 +51,8 @@ def folder() -> Path:
         return Path(given)
     home = Path(tempfile.mkdtemp(prefix="tiny-world-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    _write(home)
+    write_world(home)
     return home
-
-
-def _sentence(rng: np.random.Generator, language: int, first: str, second: str) -> dict[str, Any]:
-    words = _WORDS[language]
-    parts = [(words[0], None), (PLACES[first][language], first)]
-    if rng.random() < 0.7:
-        parts += [(words[1], None), (PLACES[second][language], second)]
-    parts += [(word, None) for word in words[2:][: int(rng.integers(0, 3))]]
-    text, mentions = "", []
-    for part, entity in parts:
-        text += " " if text else ""
-        if entity:
-            mentions.append({"start": len(text), "end": len(text) + len(part), "id": entity})
-        text += part
-    return {"text": text, "lang": ("en", "de")[language], "mentions": mentions}
-
-
-def _write(home: Path) -> None:
-    rng = np.random.default_rng(0)
-    names = list(PLACES)
-    texts, pairs = [], []
-    for number in range(160):
-        first, second = rng.permutation(names)[:2].tolist()
-        texts.append(_sentence(rng, number % 2, first, second))
-        length = rng.bit_generator.state
-        source = _sentence(rng, 0, first, second)
-        rng.bit_generator.state = length
-        target = _sentence(rng, 1, first, second)
-        pairs.append(
-            {
-                "src": source["text"],
-                "tgt": target["text"],
-                "src_lang": "en",
-                "tgt_lang": "de",
-                "src_mentions": source["mentions"],
-                "tgt_mentions": target["mentions"],
-            }
-        )
-    for name, rows in (("text", texts), ("pairs", pairs)):
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        (home / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    triples = [f"{a}\tnear\t{b}" for a, b in zip(names, names[1:] + names[:1], strict=True)]
-    (home / "triples.tsv").write_text("\n".join(triples) + "\n", encoding="utf-8")
-    vectors = rng.standard_normal((len(names), 8)).astype(np.float32)
-    write_table(home / "vectors.safetensors", names, vectors)
 
 
 def tiny_settings(
@@ -197,24 +135,6 @@ def relative_difference(
     assert found.keys() == expected.keys()
     apart = sum(float((found[name] - expected[name]).pow(2).sum()) for name in expected)
     return (apart / sum(float(value.pow(2).sum()) for value in expected.values())) ** 0.5
-
-
-class Recorder(Silent):
-    """A watch that keeps notes and figures."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.seen: list[tuple[str, Mapping[str, Any]]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def figures(self, kind: str, values: Mapping[str, Any]) -> None:
-        self.seen.append((kind, dict(values)))
-
-    def losses(self) -> list[Mapping[str, float]]:
-        """Return the losses of every logged step."""
-        return [values["losses"] for kind, values in self.seen if kind == "step"]
 
 
 def info_of(hook: Any) -> PluginInfo:
