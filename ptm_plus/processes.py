@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -85,8 +85,8 @@ class World:
         return moved.cpu()
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every process's value, a plain JSON value, in the order of the processes."""
-        text = json.dumps(value).encode()
+        """Return every process's value, as plain JSON, in the order of the processes."""
+        text = json.dumps(value, default=_plain).encode()
         if self.size == 1:
             return [json.loads(text)]
         device = self.accelerator.device
@@ -201,6 +201,13 @@ class World:
                 f"cannot be reached: {words.splitlines()[0]}",
                 "its own message says why; when that is mended, go on with ptm-plus resume",
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has no word for as what it has: dataclasses, scalars of arrays."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.item()
 
 
 def wrapped(

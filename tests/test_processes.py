@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from many import HEAD, TAIL, ends, run_program, start
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from tiny import BOTH, Recorder, tiny_run
 
 from ptm_plus.evaluation import evaluate
+from ptm_plus.probes import Difference
 from ptm_plus.processes import World, launcher_note, make_accelerator
 from ptm_plus.train import Trainer
 
@@ -210,6 +212,9 @@ def test_one_process_needs_no_group():
     world = World(make_accelerator("fp32", "cpu"))
     assert (world.rank, world.size, world.is_main) == (0, 1, True)
     assert world.gather([1, "a"]) == [[1, "a"]]
+    figures = {"a": np.float32(0.5), "b": torch.tensor(2), "c": Difference(0.5, 0.25, 3)}
+    plain = {"a": 0.5, "b": 2, "c": {"mean": 0.5, "error": 0.25, "count": 3}}
+    assert world.gather(figures) == [plain]
     assert world.sum(torch.ones(2)).tolist() == [1.0, 1.0]
 
 
