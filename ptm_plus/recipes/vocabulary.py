@@ -16,7 +16,7 @@ from ptm_plus.recipes.recipe import RECIPE, Vocabulary, read_recipe
 from ptm_plus.recipes.training import TRAINING, rows_of
 from ptm_plus.settings_paths import absolute
 from ptm_plus.vocabulary.extension import Extension, extend
-from ptm_plus.vocabulary.folders import check_new, new_folder, write_tokenizer
+from ptm_plus.vocabulary.folders import new_folder, write_tokenizer
 from ptm_plus.vocabulary.training import Training, train
 
 MODEL, TOKENIZER = "model", "tokenizer"
@@ -44,7 +44,8 @@ def settle_vocabulary(
         The decision, what was made, and its figures.
 
     Raises:
-        SettingsError: no model or family is given where the decision needs it.
+        SettingsError: no model or family is given where the decision needs it, or it was carried
+            out before.
         DataError: the folder holds no finished corpus, or nothing in it is worth an entry.
         EnvironmentProblem: the model cannot be loaded, or the folder not be written.
     """
@@ -61,6 +62,12 @@ def settle_vocabulary(
             f"the recipe's decision is {decided.decision!r}, which needs {needed}",
             f"give {needed}, or change [vocabulary] in {corpus / RECIPE}",
         )
+    for made in (corpus / MODEL, corpus / TOKENIZER):
+        if decided.decision != "keep" and made.exists():
+            raise SettingsError(
+                f"{made}: the vocabulary is settled already",
+                f"go on with ptm-plus train {corpus / TRAINING}, or remove the folder first",
+            )
     text = (str(rows_of(corpus)),)
     found: dict[str, Any] = {"decision": decided.decision, "why": decided.why}
     if decided.decision == "train":
@@ -87,7 +94,6 @@ def _entries(decided: Vocabulary) -> int:
 
 
 def _train(given: Training, target: Path, watch: Watch) -> dict[str, Any]:
-    check_new(target)
     tokenizer, figures = train(given, watch)
     with new_folder(target) as draft:
         write_tokenizer(tokenizer, tokenizer.backend_tokenizer, draft)
