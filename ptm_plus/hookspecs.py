@@ -364,7 +364,7 @@ def ptm_objectives(context: ContextView) -> list[c.Objective]:
 
             @hookimpl
             def ptm_objectives(self, context):
-                return [Objective(name=self.instance, count=count, compute=compute)]
+                return [Objective(name=self.instance, count=count, compute=compute, streams=())]
     """
 
 

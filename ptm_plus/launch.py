@@ -114,6 +114,7 @@ def compose(prepared: Prepared, device: torch.device) -> Run:
         of_type(kinds, Emphasis),
     )
     known = of_type(objectives, Objective)
+    _check_served(prepared, known)
     stages = make_stages(settings.train, plugins.instances, partial(_by_stream, prepared, known))
     run = Run(
         prepared=prepared,
@@ -213,6 +214,20 @@ def _by_stream(
         )
         result[stream] = [one for one in chosen if serves and one.component.name not in replaced]
     return result
+
+
+def _check_served(prepared: Prepared, objectives: Sequence[Contribution[Objective]]) -> None:
+    """Check that every objective of a plugin that waits for a stream to name it is named."""
+    named = {name for names in prepared.stream_objectives.values() for name in names}
+    for owner in objectives:
+        objective = owner.component
+        if owner.instance != CORE and objective.streams is None and objective.name not in named:
+            raise PluginError(
+                f"plugin {owner.instance!r}: objective {objective.name!r} would never be computed: "
+                "no stream names it",
+                "give it streams=() for all streams, or a stream objectives=(…, "
+                f"{objective.name!r})",
+            )
 
 
 def _in_any(stages: Sequence[Stage]) -> dict[str, list[Contribution[Objective]]]:

@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "finite-steps",
         SQUARES.replace(", streams=()", ""),
         SHARED,
-        "never count anything: planted",
+        "no stream names it",
     ),
     "a loss depends on the time": (
         "same-seed",
