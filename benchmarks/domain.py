@@ -32,7 +32,7 @@ import tomli_w
 
 from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_domain.data import write_inputs
-from benchmarks.steps import claim, once, planned_steps, ptm_plus, trained
+from benchmarks.steps import check_equal_tokens, claim, once, planned_steps, ptm_plus, trained
 
 FAMILY = "modernbert"
 MODEL = {
@@ -221,23 +221,12 @@ def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
         scores[arm] = once(folder / "scores.json", partial(measure, bench, arm, seed))
         said = ", ".join(f"{title} {scores[arm][name]:.3f}" for name, title in TITLES.items())
         print(f"seed {seed}, {arm}: {said}", file=sys.stderr, flush=True)
-    check({arm: runs[arm] for arm in ARMS})
+    check_equal_tokens({arm: runs[arm] for arm in ARMS})
     return {"seed": seed, "runs": runs, "scores": scores, "extended": extended}
 
 
 # ---------------------------------------------------------------------------------------------
 # What is told
-
-
-def check(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the runs of a seed were trained on equal tokens.
-
-    Raises:
-        SystemExit: they were not.
-    """
-    counted = {arm: one["tokens"] for arm, one in runs.items()}
-    if max(counted.values()) > 1.01 * min(counted.values()):
-        raise SystemExit(f"the runs were not trained on equal tokens: {counted}")
 
 
 def document(bench: Bench, counted: Mapping[str, Any], seeds: Sequence[dict[str, Any]]) -> Any:

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ptm_plus.measures.tasks import interval
+
 BASE = "no plugin"
 
 Seeds = Sequence[Mapping[str, float]]
@@ -22,18 +24,6 @@ def macro_f1(predicted: Sequence[str], true: Sequence[str]) -> float:
         both = sum(p == t == name for p, t in zip(predicted, true, strict=True))
         values.append(2 * both / (list(predicted).count(name) + list(true).count(name)))
     return statistics.mean(values)
-
-
-def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Return the t interval of the mean of paired differences; none for fewer than two."""
-    from scipy.stats import t
-
-    count = len(differences)
-    if count < 2:
-        return None
-    half = float(t.ppf((1 + level) / 2, count - 1)) * statistics.stdev(differences) / count**0.5
-    middle = statistics.mean(differences)
-    return middle - half, middle + half
 
 
 def verdict(differences: Sequence[float]) -> str:

@@ -37,7 +37,7 @@ import tomli_w
 
 from benchmarks.figures import BASE, compared, summary, table, told
 from benchmarks.real_languages.data import GROUPS, TATOEBA, TEXTS, write_inputs
-from benchmarks.steps import claim, once, planned_steps, ptm_plus, trained
+from benchmarks.steps import check_equal_tokens, claim, once, planned_steps, ptm_plus, trained
 
 FAMILY = "modernbert"
 MODEL = {
@@ -214,23 +214,12 @@ def of_seed(bench: Bench, seed: int) -> dict[str, Any]:
         said = ", ".join(f"{title} {scores[arm][group]:.3f}" for group, title in TITLES.items())
         rise = halves[arm]["rise"]
         print(f"seed {seed}, {arm}: {said}, rise {rise:+.3f}", file=sys.stderr, flush=True)
-    check(runs)
+    check_equal_tokens(runs)
     return {"seed": seed, "runs": runs, "scores": scores, "other_half": halves}
 
 
 # ---------------------------------------------------------------------------------------------
 # What is told
-
-
-def check(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the runs of a seed were trained on equal tokens.
-
-    Raises:
-        SystemExit: they were not.
-    """
-    counted = {arm: one["tokens"] for arm, one in runs.items()}
-    if max(counted.values()) > 1.01 * min(counted.values()):
-        raise SystemExit(f"the runs were not trained on equal tokens: {counted}")
 
 
 def document(bench: Bench, counted: Mapping[str, Any], seeds: Sequence[dict[str, Any]]) -> Any:

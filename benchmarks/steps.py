@@ -55,6 +55,21 @@ def ptm_plus(*arguments: str) -> str:
     return finished.stdout
 
 
+def check_equal_tokens(runs: Mapping[str, Mapping[str, Any]], slack: float = 0.01) -> None:
+    """Check that the runs of a seed were trained on equal tokens.
+
+    Args:
+        runs: what is kept of each, ``tokens`` among it, by arm.
+        slack: by how much of the fewest they may differ.
+
+    Raises:
+        SystemExit: they were not.
+    """
+    counted = {arm: one["tokens"] for arm, one in runs.items()}
+    if max(counted.values()) > (1 + slack) * min(counted.values()):
+        raise SystemExit(f"the runs were not trained on equal tokens: {counted}")
+
+
 def planned_steps(file: Path, settings: Mapping[str, Any], tokens: int) -> int:
     """Return how many steps hold so many tokens, from how full the plan of a run says rows are.
 

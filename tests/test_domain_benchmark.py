@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,9 +72,3 @@ def test_arms_differ_in_nothing_but_what_their_names_say(tmp_path: Path) -> None
     evaluated = {**given_[BASE]["train"], "evaluate_every": 100 // domain.EVALUATIONS}
     assert guarded["train"] == evaluated
     assert {Path(one["model"]["path"]).name for one in given_.values()} == {"model", "extended"}
-
-
-def test_runs_on_unlike_tokens_are_refused() -> None:
-    domain.check({"a": {"tokens": 1000}, "b": {"tokens": 1005}})
-    with pytest.raises(SystemExit, match="equal tokens"):
-        domain.check({"a": {"tokens": 1000}, "b": {"tokens": 1020}})

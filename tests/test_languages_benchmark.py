@@ -96,9 +96,9 @@ def test_steps_follow_from_how_full_rows_are(
 
 
 def test_unequal_tokens_are_refused() -> None:
-    languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1009}})
+    steps.check_equal_tokens({"a": {"tokens": 1000}, "b": {"tokens": 1009}})
     with pytest.raises(SystemExit, match="equal tokens"):
-        languages.check({"a": {"tokens": 1000}, "b": {"tokens": 1011}})
+        steps.check_equal_tokens({"a": {"tokens": 1000}, "b": {"tokens": 1011}})
 
 
 def test_accuracies_are_read_by_language() -> None:

@@ -20,7 +20,6 @@ from ptm_plus.measures.task_files import Kind, Question, parse_task, read_questi
 from ptm_plus.progress import Watch
 
 _CHUNK = re.compile(r"O|[BIES]-.+")
-_LEVEL = 0.95
 
 
 def measure_task(
@@ -158,19 +157,19 @@ def over_seeds(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any
             "mean": statistics.mean(values),
             "least": min(values),
             "most": max(values),
-            "interval": _interval(values),
+            "interval": interval(values),
         }
         for name in scores[0]
         for values in [[one[name] for one in scores]]
     }
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Return the t interval of the mean of some values; none for fewer than two."""
     if len(values) < 2:
         return None
     from scipy.stats import t
 
-    spread = statistics.stdev(values) / len(values) ** 0.5
-    half = float(t.ppf((1 + _LEVEL) / 2, len(values) - 1)) * spread
-    middle = statistics.mean(values)
+    middle, count = statistics.mean(values), len(values)
+    half = float(t.ppf((1 + level) / 2, count - 1)) * statistics.stdev(values) / count**0.5
     return middle - half, middle + half
