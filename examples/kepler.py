@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ptm_plus import (
+    Claim,
     ContextView,
     DataError,
     Draws,
@@ -194,10 +195,9 @@ class Kepler:
         entities = encode(batch).top[first].unflatten(0, (-1, len(FIELDS)))
         head, tail, other_head, other_tail = entities.unbind(1)
         vector = parts["relations"](relation)
-        changed = ((other_head, tail), (head, other_tail))
         true, *others = (
             torch.linalg.vector_norm(start + vector - end, ord=1, dim=-1)
-            for start, end in ((head, tail), *changed)
+            for start, end in ((head, tail), (other_head, tail), (head, other_tail))
         )
         nearer = true < torch.stack(others)
         accuracy = (nearer.sum(), torch.ones_like(nearer).sum())
@@ -211,4 +211,5 @@ plugin = PluginInfo(
     hooks=Kepler,
     settings=KeplerSettings,
     needs=("graph",),
+    claims=(Claim(resource="backbone"),),
 )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu
 
 from ptm_plus import (
+    Claim,
     ContextView,
     Encode,
     Feature,
@@ -195,4 +196,5 @@ plugin = PluginInfo(
     hooks=ReplacedTokens,
     settings=ReplacedTokensSettings,
     needs=("text",),
+    claims=(Claim(resource="backbone"),),
 )

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from ptm_plus import (
+    Claim,
     ContextView,
     Encode,
     Feature,
@@ -163,4 +164,5 @@ plugin = PluginInfo(
     hooks=SentenceOrder,
     settings=SentenceOrderSettings,
     needs=("text",),
+    claims=(Claim(resource="backbone"),),
 )

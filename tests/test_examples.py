@@ -17,6 +17,7 @@ from ptm_plus.microbatch import to_device
 from ptm_plus.processes import make_accelerator
 from ptm_plus.selfcheck import self_check
 from ptm_plus.step import Passes
+from ptm_plus.testing import parametrize_with_checks
 from ptm_plus.train import Trainer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -103,6 +104,19 @@ def test_they_import_the_public_face_alone_and_are_short(path):
     }
     assert found <= {"ptm_plus", "ptm_plus.knowledge"}
     assert len(source.splitlines()) <= 215
+
+
+@parametrize_with_checks(ORDER)
+def test_sentence_order_keeps_the_contract(check):
+    check()
+
+
+ONE_PLACE = "two cannot take over the one place of masked words"
+
+
+@parametrize_with_checks(REPLACED, expected_failures={"two-instances": ONE_PLACE})
+def test_replaced_tokens_keeps_the_contract(check):
+    check()
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert"])

@@ -119,7 +119,7 @@ class Subject:
         """
         world = self.world
         inputs: dict[str, Any] = {
-            "data.text": [str(world.text)],
+            "data.text": [str(world.text), str(world.documents)],
             "data.pairs": [str(world.pairs)],
             "data.kg": [str(world.triples)],
             "data.labels": [str(world.labels)],

@@ -28,7 +28,7 @@ _WORDS = (
     ("the old river town of", "lies near", "and people there like", "a small lake"),
     ("die alte Stadt am Fluss", "liegt bei", "und die Leute dort mögen", "einen kleinen See"),
 )
-_SENTENCES = 160
+_SENTENCES, _EACH = 160, 6
 
 SMALL = {
     "hidden_size": 32,
@@ -53,6 +53,11 @@ class World:
     def text(self) -> Path:
         """Sentences with mentions."""
         return self.folder / "text.jsonl"
+
+    @property
+    def documents(self) -> Path:
+        """Texts of several sentences, with mentions."""
+        return self.folder / "documents.jsonl"
 
     @property
     def pairs(self) -> Path:
@@ -102,6 +107,7 @@ def write_world(folder: Path) -> World:
         if len(texts[-1]["mentions"]) == 2:
             relations.append(_relation(texts[-1]))
     _lines(world.text, texts)
+    _lines(world.documents, _documents(texts))
     _lines(world.pairs, pairs)
     _lines(world.relations, relations)
     _lines(world.labels, _labels())
@@ -125,6 +131,24 @@ def _sentence(rng: np.random.Generator, language: int, first: str, second: str) 
             mentions.append({"start": len(text), "end": len(text) + len(part), "id": entity})
         text += part
     return {"text": text, "lang": LANGUAGES[language], "mentions": mentions}
+
+
+def _documents(texts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return texts of six sentences of one language."""
+    found = []
+    for language in LANGUAGES:
+        own = [one for one in texts if one["lang"] == language]
+        for at in range(0, len(own), _EACH):
+            text, mentions = "", []
+            for one in own[at : at + _EACH]:
+                begin = len(text)
+                mentions += [
+                    {**m, "start": m["start"] + begin, "end": m["end"] + begin}
+                    for m in one["mentions"]
+                ]
+                text += f"{one['text']}. "
+            found.append({"text": text.rstrip(), "lang": language, "mentions": mentions})
+    return found
 
 
 def _pair(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
