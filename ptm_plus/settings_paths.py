@@ -68,8 +68,7 @@ def _changed(settings: RunSettings, change: Change) -> RunSettings:
 
 def names_files(settings: RunSettings) -> bool:
     """Tell whether the settings of the run's plugins name files."""
-    found = _file_settings(settings.plugin, settings.plugins)
-    return any(table[name] for table, name in found)
+    return bool(plugin_files(settings))
 
 
 def plugin_files(settings: RunSettings) -> dict[str, tuple[str, ...]]:
@@ -78,9 +77,9 @@ def plugin_files(settings: RunSettings) -> dict[str, tuple[str, ...]]:
     for instance in settings.plugins:
         for table, name in _file_settings(settings.plugin, [instance]):
             given = table[name]
-            files = tuple(one for one in (given if isinstance(given, list | tuple) else [given]))
-            if any(files):
-                found[f"{instance}.{name}"] = files
+            if given:
+                several = isinstance(given, list | tuple)
+                found[f"{instance}.{name}"] = tuple(given) if several else (given,)
     return found
 
 

@@ -33,11 +33,11 @@ from ptm_plus.testing.subject import Recorder
 from ptm_plus.testing.world import PLACES, SMALL, write_world
 from ptm_plus.train import Trainer
 
+__all__ = ["PLACES", "SMALL", "Recorder"]  # of the kit, for tests
+
 torch.set_num_threads(1)  # the machine's cores are for other tests; equal sums need equal threads
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
-__all__ = ["PLACES", "SMALL", "Recorder"]  # of the kit, for tests
-
 BOTH = ("kg-fusion", "tlm")
 WINDOW = {"local_attention": 8, "global_attn_every_n_layers": 2}
 """ModernBERT's window sees 4 tokens to each side, so that it matters in short sequences."""

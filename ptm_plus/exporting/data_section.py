@@ -13,6 +13,9 @@ from ptm_plus.settings import RunSettings
 from ptm_plus.settings_paths import plugin_files
 from ptm_plus.sources.spec import HUB, split_argument, split_parallel
 
+_TOLD = {"recipe", "title", "sample", "documents", "tokens", "sources", "steps"}
+"""What is told of an account."""
+
 
 def data_section(settings: RunSettings) -> str:
     """Return the section as Markdown: names without their folders, corpora with their accounts.
@@ -72,4 +75,4 @@ def _account(rows: Path) -> dict[str, Any] | None:
         found = read_json(path)
     except DataError:
         return None  # somebody else's file of that name
-    return found if isinstance(found, dict) and "recipe" in found else None
+    return found if isinstance(found, dict) and found.keys() >= _TOLD else None

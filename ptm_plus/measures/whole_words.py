@@ -93,7 +93,8 @@ def chosen_words(
         if inside is not None:
             places.setdefault(inside, []).append(place)
     read = max((end for _, end in spans), default=0)
-    last = {int(word): at for at, word in enumerate(words)}
+    whole = np.bincount(words[words >= 0])
+    seen = np.bincount(words[:read][words[:read] >= 0], minlength=count)
     for word in sorted(places):
-        if last[word] < read:
-            yield places[word], int((words == word).sum())
+        if seen[word] == whole[word]:
+            yield places[word], int(whole[word])

@@ -162,8 +162,8 @@ class Domain:
         if action == "stop":
             raise GuardStop(
                 words,
-                "everything is saved, and so is the checkpoint before (ptm-plus export takes "
-                f"either); raise plugin.{self.instance}.replay, lower train.lr, or allow more with "
+                "everything is saved beside the checkpoints before (ptm-plus export takes any); "
+                f"raise plugin.{self.instance}.replay, lower train.lr, or allow more with "
                 f"plugin.{self.instance}.guard.margin",
             )
         guard.cuts.append(guard.step)
