@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.keyed import derive_key
-from ptm_plus.measures import neighbours, plain_model
+from ptm_plus.measures import neighbours, plain_model, whole_words
 from ptm_plus.measures.geometry import alignment, uniformity
 from ptm_plus.measures.measuring import Request, chosen_layers, measure
 from ptm_plus.measures.neighbours import crowding, nearer_wrong
@@ -213,15 +213,18 @@ def test_losses_are_those_of_one_text_after_another(folder: Path, model: PlainMo
 
 
 def test_words_are_predicted_piece_by_piece_from_the_pieces_before(
-    folder: Path, model: PlainModel
+    folder: Path, model: PlainModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = of_languages(model, {"en": list(SENTENCES)}, 3, WATCH)["en"]
+    monkeypatch.setattr(whole_words, "RATE", 0.5)
+    texts = ["The capitals of Parisian rivers is Berlinstadt, is it?", *SENTENCES]
+    found = of_languages(model, {"en": texts}, 3, WATCH)["en"]
     plain = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    encoded = model.encode(SENTENCES)
-    loss, characters, count = 0.0, 0, 0
-    for number, text in enumerate(SENTENCES):
+    encoded = model.encode(texts)
+    loss, characters, count, unlike = 0.0, 0, 0, 0
+    for number, text in enumerate(texts):
         key = derive_key(3, "words", "en")
         words = list(chosen_words(text, encoded.spans[number], key, number))
+        unlike += len({len(places) for places, _ in words}) > 1
         for places, size in words:
             for piece, place in enumerate(places):
                 given_ = torch.tensor([encoded.ids[number]])
@@ -232,6 +235,7 @@ def test_words_are_predicted_piece_by_piece_from_the_pieces_before(
                     scores = plain(input_ids=given_).logits[0, place].log_softmax(-1)
                 loss -= float(scores[encoded.ids[number][place]])
             characters, count = characters + size, count + 1
+    assert unlike  # a word that is done stays masked while another goes on
     assert found["words"] == count
     assert found["bits_per_character"] == pytest.approx(loss / math.log(2) / characters, rel=1e-5)
 
