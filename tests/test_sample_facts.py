@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptm_plus.knowledge.shuffling import shuffled_triples
 from ptm_plus.sample.cldr import Names, Triple
-from ptm_plus.sample.draws import draw, pick
 from ptm_plus.sample.facts import (
     commonest_objects,
     names_give_away,
-    shuffled_triples,
     split_facts,
 )
+from ptm_plus.word_draws import draw, pick
 
 SUBJECTS = [f"T:{letter}{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
 OBJECTS = [f"C:{letter * 3}" for letter in "XYZW"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ptm_plus.files import open_lines
-from ptm_plus.sample.facts import shuffled_triples
+from ptm_plus.knowledge.shuffling import shuffled_triples
 
 RUN = 8
 """So many words in a row, in common, make two sentences one."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ptm_plus.sample.evaluation import retrieval_pairs as retrieval_pairs
     from ptm_plus.sample.evaluation import score as score
     from ptm_plus.sample.facts import Fact as Fact
-    from ptm_plus.sample.facts import shuffled_triples as shuffled_triples
     from ptm_plus.sample.files import SampleFiles as SampleFiles
     from ptm_plus.sample.files import write_world as write_world
     from ptm_plus.sample.world import World as World
@@ -37,7 +36,6 @@ _HOME = {
     "retrieval_pairs": "evaluation",
     "score": "evaluation",
     "shuffled": "world",
-    "shuffled_triples": "facts",
     "write_world": "files",
 }
 

@@ -10,10 +10,11 @@ from itertools import combinations
 from typing import TypedDict
 
 from ptm_plus.examples import Example, Span
+from ptm_plus.knowledge.shuffling import shuffled_triples
 from ptm_plus.sample.cldr import LANGUAGES, Names, Triple, read_aliases, read_world
-from ptm_plus.sample.draws import draw, pick
-from ptm_plus.sample.facts import SHARED_BY, Fact, shuffled_triples, split_facts
+from ptm_plus.sample.facts import SHARED_BY, Fact, split_facts
 from ptm_plus.sample.templates import Mention, card, fill, namings, statements
+from ptm_plus.word_draws import draw, pick
 
 SHARED_SENTENCES = 2
 """Sentences per language, by different patterns, for a fact whose object others share."""
