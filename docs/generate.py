@@ -61,6 +61,9 @@ HELPERS = (
     "predicted_sequences",
     "pairs_stream",
     "text_stream",
+    "load_graph",
+    "shuffled_graph",
+    "mispaired",
     "cache_folder",
     "field_segment",
     "special_segment",
@@ -88,6 +91,7 @@ COMPOSES = {
     "Schedule": "chain on each resource",
     "Probe": "union",
     "Exporter": "union",
+    "Placebo": "each a run of its own",
 }
 
 

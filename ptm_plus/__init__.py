@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Outcome,
         ParameterRule,
         Part,
+        Placebo,
         PluginInfo,
         Probe,
         Refused,
@@ -63,13 +64,14 @@ if TYPE_CHECKING:
     from ptm_plus.files import file_sha256, open_lines
     from ptm_plus.holding_out import is_held_out
     from ptm_plus.hookspecs import CONTRACT, hookimpl
-    from ptm_plus.inputs import cache_folder, pairs_stream, text_stream
+    from ptm_plus.inputs import cache_folder, load_graph, pairs_stream, text_stream
     from ptm_plus.json_rows import json_row
     from ptm_plus.keyed import Draws
     from ptm_plus.masking import SpanUnits, span_units
     from ptm_plus.microbatch import MicroBatch
     from ptm_plus.mixture import StepPlan
     from ptm_plus.objectives import loss_sum, masked_lm
+    from ptm_plus.placebos import mispaired, shuffled_graph
     from ptm_plus.prepare.layouts import (
         LaidOut,
         LayoutInput,
@@ -117,6 +119,7 @@ __all__ = [
     "Part",
     "PassContext",
     "Piece",
+    "Placebo",
     "PluginError",
     "PluginInfo",
     "Probe",
@@ -152,14 +155,17 @@ __all__ = [
     "hookimpl",
     "is_held_out",
     "json_row",
+    "load_graph",
     "loss_sum",
     "masked_lm",
+    "mispaired",
     "nearest",
     "open_lines",
     "paired",
     "pairs_stream",
     "predicted_sequences",
     "shown",
+    "shuffled_graph",
     "span_units",
     "special_segment",
     "template",
@@ -200,9 +206,10 @@ _HOMES = {
     "prepare.tokenization": ("template",),
     "microbatch": ("MicroBatch",),
     "mixture": ("StepPlan",),
-    "inputs": ("cache_folder", "pairs_stream", "text_stream"),
+    "inputs": ("cache_folder", "load_graph", "pairs_stream", "text_stream"),
     "masking": ("SpanUnits", "span_units"),
     "objectives": ("loss_sum", "masked_lm"),
+    "placebos": ("mispaired", "shuffled_graph"),
     "probes": ("ProbeContext", "paired", "predicted_sequences"),
     "settings": ("RunSettings", "Section"),
     "views": ("SpanTable", "View"),

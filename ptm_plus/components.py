@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ptm_plus.mixture import StepPlan
     from ptm_plus.prepare.layouts import LaidOut, LayoutInput
     from ptm_plus.probes import ProbeContext
+    from ptm_plus.settings import RunSettings
     from ptm_plus.views import SpanTable, View
 
 ExportClass = Literal["train-only", "foldable", "needed"]
@@ -599,6 +600,25 @@ class Exporter:
     name: str
     write: Callable[[Path, Mapping[str, nn.Module]], Sequence[str]] | None = None
     fold: Callable[[nn.Module, Mapping[str, nn.Module]], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placebo:
+    """A run like the plugin's own with what it stands for taken out, for ``ptm-plus ablate``.
+
+    What the plugin gains over it, and the placebo does not gain over a run without plugins, is the
+    doing of the plugin's knowledge and not of its parts, masks or rows.
+
+    Attributes:
+        name: unique within the plugin, for example ``"shuffled-graph"``.
+        summary: what is wrong in it, in a few words.
+        change: settings of a run with the plugin, a folder to write files in and a seed to the
+            settings of the placebo.
+    """
+
+    name: str
+    summary: str
+    change: Callable[[RunSettings, Path, int], RunSettings]
 
 
 @dataclass(frozen=True)

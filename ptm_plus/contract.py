@@ -55,6 +55,7 @@ HOOKS: Mapping[str, Hook] = MappingProxyType(
         "ptm_schedule": Hook("modules", (c.Schedule,)),
         "ptm_probes": Hook("modules", (c.Probe,)),
         "ptm_export": Hook("modules", (c.Exporter,)),
+        "ptm_placebos": Hook("settings", (c.Placebo,)),
         "ptm_event": Hook("run", (), ("event", "context")),
     }
 )

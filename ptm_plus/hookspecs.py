@@ -479,6 +479,33 @@ def ptm_export(context: ContextView) -> list[c.Exporter]:
 
 
 @hookspec
+def ptm_placebos(context: ContextView) -> list[c.Placebo]:
+    """Say what a run looks like that has everything of the plugin but its knowledge.
+
+    Called by ``ptm-plus ablate`` alone, before any run; reads phase ``settings``. The first one is
+    the plugin's own in the quick design. :func:`~ptm_plus.shuffled_graph` and
+    :func:`~ptm_plus.mispaired` make the common ones.
+
+    Composes freely: each is a run of its own, with its plugin alone.
+
+    Example::
+
+        from dataclasses import dataclass
+        from ptm_plus import Placebo, hookimpl, shuffled_graph
+
+        @dataclass
+        class Facts:
+            settings: None
+            instance: str
+
+            @hookimpl
+            def ptm_placebos(self, context):
+                return [Placebo(name="shuffled-graph", summary="objects permuted",
+                                change=shuffled_graph)]
+    """
+
+
+@hookspec
 def ptm_event(event: c.Event, context: ContextView) -> None:
     """Hear what happens in training: the one hook that is called while it runs.
 

@@ -149,4 +149,5 @@ _RULES: Mapping[type[Any], _Rule] = {
     c.Schedule: _schedules,
     c.Probe: _run_names("probes"),
     c.Exporter: _own_names("exporters"),
+    c.Placebo: _own_names("placebos"),
 }

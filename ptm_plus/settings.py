@@ -271,3 +271,13 @@ class RunSettings(Section):
         default_factory=dict, description="One table per plugin instance."
     )
     output: Path = Field(Path("runs/ptm-plus"), description="Run folder.")
+
+    def with_plugin(self, instance: str, **changes: Any) -> RunSettings:
+        """Return the settings with some of a plugin's own changed.
+
+        Args:
+            instance: the plugin's name in the run.
+            **changes: keys of its table and their values.
+        """
+        table = {**self.plugin.get(instance, {}), **changes}
+        return self.model_copy(update={"plugin": {**self.plugin, instance: table}})

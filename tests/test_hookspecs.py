@@ -23,6 +23,7 @@ from ptm_plus.errors import PluginError
 from ptm_plus.examples import Example, Span
 from ptm_plus.keyed import Draws
 from ptm_plus.mixture import StepPlan
+from ptm_plus.placebos import shuffled_graph
 from ptm_plus.plugins import Plugins, load
 from ptm_plus.prepare.layouts import LayoutInput, Piece, Template
 from ptm_plus.rules import settle
@@ -203,6 +204,10 @@ def works_export(exporter: Any, folder: Path) -> None:
     assert "parts.json" in notes[0]
 
 
+def works_placebos(placebo: Any) -> None:
+    assert placebo.change is shuffled_graph
+
+
 WORKS: dict[str, Callable[[Any], None]] = {
     "ptm_streams": works_streams,
     "ptm_annotators": works_annotators,
@@ -215,6 +220,7 @@ WORKS: dict[str, Callable[[Any], None]] = {
     "ptm_objectives": works_objectives,
     "ptm_schedule": works_schedule,
     "ptm_probes": works_probes,
+    "ptm_placebos": works_placebos,
 }
 
 

@@ -15,10 +15,12 @@ from ptm_plus import (
     MovingAverage,
     Objective,
     Part,
+    Placebo,
     RunSettings,
     Stream,
     Visibility,
     hookimpl,
+    mispaired,
 )
 from ptm_plus_cross_lingual.apart import Apart
 from ptm_plus_cross_lingual.contrast import Contrast
@@ -120,6 +122,12 @@ class CrossLingual:
         """Put the keys of a step into the queue."""
         if self.contrast is not None and event.kind == "after_step":
             self.contrast.after_step(event.kept)
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return pairs that are no translations."""
+        words = "second halves of other pairs"
+        return [Placebo(name="mispaired", summary=words, change=mispaired)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the queue."""

@@ -16,8 +16,10 @@ from ptm_plus import (
     Event,
     Exporter,
     GuardStop,
+    Placebo,
     Probe,
     ProbeContext,
+    RunSettings,
     Schedule,
     SettingsError,
     StepPlan,
@@ -92,6 +94,17 @@ class Domain:
     def ptm_export(self, context: ContextView) -> list[Exporter]:
         """Return the writer of the account of before and after."""
         return [Exporter(name="account", write=self._write)]
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return the run's own text in the place of the general and the task's."""
+        words = "the run's own text instead of general or task text, no guard"
+        return [Placebo(name="own-text", summary=words, change=self._own_text)]
+
+    def _own_text(self, settings: RunSettings, folder: Path, seed: int) -> RunSettings:
+        given = {"general": self.settings.general, "task": self.settings.task}
+        own = {name: list(settings.data.text) for name, files in given.items() if files}
+        return settings.with_plugin(self.instance, **own, guard={})
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the guard knows."""

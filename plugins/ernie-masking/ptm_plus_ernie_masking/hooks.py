@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from ptm_plus import (
     Objective,
     Outcome,
     Part,
+    Placebo,
+    RunSettings,
     Schedule,
     SpanUnits,
     StepPlan,
@@ -130,6 +133,18 @@ class ErnieMasking:
                 streams=(),
             )
         ]
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return runs of words as units, wherever they begin, in place of phrases and entities."""
+        if not {"phrase", "entity"} & set(self.settings.kinds):
+            return []
+        words = "random n-grams masked instead of phrases and entities"
+        return [Placebo(name="n-grams", summary=words, change=self._n_grams)]
+
+    def _n_grams(self, settings: RunSettings, folder: Path, seed: int) -> RunSettings:
+        plain = {"weights": {}, "rates": {}, "schedule": "mixture", "shares": []}
+        return settings.with_plugin(self.instance, kinds=["ngram"], **plain)
 
     def _weighed(self, plan: StepPlan) -> StepPlan:
         done = plan.step / plan.steps

@@ -29,6 +29,7 @@ from ptm_plus import (
     ParameterRule,
     Part,
     PassContext,
+    Placebo,
     Probe,
     ProbeContext,
     Refused,
@@ -46,6 +47,7 @@ from ptm_plus_k_adapter.adapter import Adapter
 from ptm_plus_k_adapter.dependencies import WORD, DependencyColumns, read_dependencies
 from ptm_plus_k_adapter.files import write_adapter
 from ptm_plus_k_adapter.heads import PointerHead, RelationHead, relation_keys
+from ptm_plus_k_adapter.placebos import OtherLabels
 from ptm_plus_k_adapter.relations import (
     HEAD,
     read_relations,
@@ -195,6 +197,14 @@ class KAdapter:
                     f"{len(self._relations)} of this run",
                     "name the files that it was trained on, too, and only those",
                 )
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return the same sentences with other labels."""
+        chosen = self.settings
+        change = OtherLabels(self.instance, chosen.relations, chosen.dependencies)
+        words = "the same sentences with permuted relations and trees"
+        return [Placebo(name="other-labels", summary=words, change=change)]
 
     # -----------------------------------------------------------------------------------------
 

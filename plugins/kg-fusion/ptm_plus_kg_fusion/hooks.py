@@ -22,6 +22,7 @@ from ptm_plus import (
     Outcome,
     ParameterRule,
     Part,
+    Placebo,
     Probe,
     SettingsError,
     SpanUnits,
@@ -34,6 +35,7 @@ from ptm_plus_kg_fusion.entities import MODES, EntityColumns
 from ptm_plus_kg_fusion.fusion import EntityHead, Fusion
 from ptm_plus_kg_fusion.in_block import InBlockFusion, heads_of
 from ptm_plus_kg_fusion.leaks import accuracy_by_mode, leaks
+from ptm_plus_kg_fusion.placebos import placebos
 from ptm_plus_kg_fusion.probes import entity_vectors
 from ptm_plus_kg_fusion.settings import KgFusionSettings, fused_blocks
 from ptm_plus_kg_fusion.tables import open_table
@@ -113,6 +115,11 @@ class KgFusion:
             Probe(name=f"{self.instance}_vectors", run=zeroed),
             Probe(name=f"{self.instance}_modes", run=by_mode),
         ]
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return graphs and vectors that know nothing of their entities."""
+        return placebos(context, self.settings.vectors)
 
     @hookimpl
     def ptm_event(self, event: Event, context: ContextView) -> None:

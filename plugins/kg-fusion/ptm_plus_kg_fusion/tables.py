@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ptm_plus import ContextView, PluginError, cache_folder
-from ptm_plus.knowledge import VectorTable, write_table
+from ptm_plus import ContextView, PluginError, RunSettings, cache_folder
+from ptm_plus.knowledge import Graph, VectorTable, write_table
 from ptm_plus_kg_fusion.settings import TrainedVectors
 
 
@@ -21,21 +21,39 @@ def open_table(context: ContextView, settings: TrainedVectors) -> VectorTable:
         PluginError: there is neither a file of vectors nor a graph to train them on.
         DataError: the file is damaged or belongs to another graph.
     """
+    table = table_of(context, context.settings, context.graph, settings)
     if context.vectors:
-        table = _opened(Path(context.vectors))
-        known = context.graph.entities if context.graph else context.labels["entity"]
-        table.require_overlap(known)
-        return table
-    if context.graph is None:
+        table.require_overlap(context.graph.entities if context.graph else context.labels["entity"])
+    return table
+
+
+def table_of(
+    context: ContextView, settings: RunSettings, graph: Graph | None, chosen: TrainedVectors
+) -> VectorTable:
+    """Return the table that settings name, or one that is trained on their graph.
+
+    Args:
+        context: of the launch.
+        settings: of a run.
+        graph: its graph.
+        chosen: how vectors are trained.
+
+    Raises:
+        PluginError: there is neither a file of vectors nor a graph.
+        DataError: the file is damaged.
+    """
+    if settings.data.vectors:
+        return _opened(Path(settings.data.vectors))
+    if graph is None:
         raise PluginError(
             "plugin 'kg-fusion' needs entity vectors, or a graph to train them on",
             "give --kg TRIPLES.tsv or --vectors VECTORS.safetensors",
         )
-    path = _cached_path(context, settings)
+    path = _cached_path(settings, graph, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            _train(context, settings, path)
+            _train(context, graph, chosen, path)
     return _opened(path)
 
 
@@ -44,22 +62,19 @@ def _opened(path: Path) -> VectorTable:
     return VectorTable.open(path)
 
 
-def _cached_path(context: ContextView, settings: TrainedVectors) -> Path:
-    words = json.dumps([context.graph.fingerprint, settings.model_dump()], sort_keys=True)
+def _cached_path(settings: RunSettings, graph: Graph, chosen: TrainedVectors) -> Path:
+    words = json.dumps([graph.fingerprint, chosen.model_dump()], sort_keys=True)
     name = hashlib.sha256(words.encode()).hexdigest()[:16]
-    return cache_folder(context.settings) / "vectors" / f"{name}.safetensors"
+    return cache_folder(settings) / "vectors" / f"{name}.safetensors"
 
 
-def _train(context: ContextView, settings: TrainedVectors, path: Path) -> None:
+def _train(context: ContextView, graph: Graph, chosen: TrainedVectors, path: Path) -> None:
     from ptm_plus_kg_fusion.vectors import train_vectors
 
-    graph = context.graph
-    with context.watch.task(f"{settings.model} vectors") as task:
+    with context.watch.task(f"{chosen.model} vectors") as task:
 
         def progress(done: int, total: int, loss: float) -> None:
             task.update(done, total, f"loss {loss:.3f}")
 
-        vectors = train_vectors(graph, progress=progress, **settings.model_dump())
-    write_table(
-        path, graph.entities, vectors, {"graph": graph.fingerprint, "model": settings.model}
-    )
+        vectors = train_vectors(graph, progress=progress, **chosen.model_dump())
+    write_table(path, graph.entities, vectors, {"graph": graph.fingerprint, "model": chosen.model})

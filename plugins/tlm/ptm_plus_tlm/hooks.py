@@ -18,11 +18,13 @@ from ptm_plus import (
     MicroBatch,
     Objective,
     Part,
+    Placebo,
     Probe,
     ProbeContext,
     Stream,
     hookimpl,
     masked_lm,
+    mispaired,
     paired,
     pairs_stream,
     predicted_sequences,
@@ -107,6 +109,12 @@ class Tlm:
     def ptm_probes(self, context: ContextView) -> list[Probe]:
         """Return the probe that hides the other half."""
         return [Probe(name=f"{self.instance}_other_half", run=other_half)]
+
+    @hookimpl
+    def ptm_placebos(self, context: ContextView) -> list[Placebo]:
+        """Return pairs that are no translations."""
+        words = "second halves of other pairs"
+        return [Placebo(name="mispaired", summary=words, change=mispaired)]
 
 
 def _zeros(size: tuple[int, int]) -> nn.Embedding:
