@@ -8,7 +8,7 @@ at all. All draws are keyed by sequence and token, so the plan does not depend o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -186,6 +186,26 @@ def force_spans(
         kinds=(kind,),
         budget={kind: float(len(tokens))},
     )
+
+
+def hide_attached(view: View, plan: MaskPlan, kinds: Collection[str]) -> MaskPlan:
+    """Return a plan in which spans with a predicted token lose what is attached to them.
+
+    So do the other mentions of the same id in the sequence. Used by probes: a plan of the core's
+    own kind knows nothing of spans, and an entity would give its words away.
+
+    Args:
+        view: the view.
+        plan: its plan.
+        kinds: span kinds that may carry something.
+    """
+    hits, treatments = dict(plan.hit), dict(plan.treatment)
+    for kind in kinds:
+        spans = view.spans_of(kind)
+        hit = _any_token(spans, plan.predicted)
+        hidden = _group_any(_groups(spans.sequence, spans.id), hit)
+        hits[kind], treatments[kind] = hit, np.where(hidden, MASK, KEEP).astype(np.int64)
+    return replace(plan, hit=hits, treatment=treatments)
 
 
 def _candidates(

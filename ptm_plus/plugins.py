@@ -211,9 +211,7 @@ def load(requests: Sequence[str], tables: Mapping[str, Mapping[str, Any]]) -> Pl
         SettingsError: its settings are wrong, or a table belongs to no plugin.
     """
     installed = discover()
-    parsed = [Request.parse(text) for text in requests]
-    found = [None if one.is_file else find(one.name, installed) for one in parsed]
-    known = [_read(one, where) for one, where in zip(parsed, found, strict=True)]
+    known = [_known(request, installed) for request in requests]
     for instance, count in Counter(one.instance for one in known).items():
         if count > 1:
             raise PluginError(
@@ -222,6 +220,21 @@ def load(requests: Sequence[str], tables: Mapping[str, Mapping[str, Any]]) -> Pl
             )
     _check_tables(tables, known, installed)
     return Plugins(_instantiate(one, tables.get(one.instance, {})) for one in known)
+
+
+def requests_by_instance(requests: Sequence[str]) -> dict[str, str]:
+    """Return what was asked for by the name that the plugin has in the run.
+
+    Raises:
+        PluginError: a plugin is unknown or its static data cannot be read.
+    """
+    installed = discover()
+    return {_known(request, installed).instance: request for request in requests}
+
+
+def _known(text: str, installed: Sequence[Found]) -> _Known:
+    request = Request.parse(text)
+    return _read(request, None if request.is_file else find(request.name, installed))
 
 
 def _read(request: Request, found: Found | None) -> _Known:

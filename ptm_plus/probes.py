@@ -202,15 +202,28 @@ def paired(
     return Difference(float(values.mean()), float(error), len(values))
 
 
-def masked_mentions(context: ProbeContext) -> dict[str, Any]:
-    """Return, per group, how often every token of the asked mention is predicted.
+@dataclass(frozen=True)
+class Answer:
+    """What became of one question about a masked mention.
 
-    ``accuracy`` counts questions; ``over_objects`` is the mean over the entities asked for.
+    Attributes:
+        number: of the question.
+        group: the share that it is counted in.
+        asked: row of the entity that belongs there.
+        around: rows of all entities of the sentence.
+        right: whether every token was predicted.
     """
-    data = context.run.prepared.sets[MENTIONS]
-    groups = data.store.labels["group"] or ()
-    right: dict[str, list[bool]] = {name: [] for name in groups}
-    asked: dict[str, list[int]] = {name: [] for name in groups}
+
+    number: int
+    group: str
+    asked: int
+    around: tuple[int, ...]
+    right: bool
+
+
+def mention_answers(context: ProbeContext) -> Iterator[Answer]:
+    """Yield the answer to each question about a masked mention."""
+    groups = context.run.prepared.sets[MENTIONS].store.labels["group"] or ()
     for host in context.masked_spans(MENTIONS, "entity", _targets):
         _, correct = context.scores(context.on_device(host))
         chosen = _targets(host.view)
@@ -219,10 +232,27 @@ def masked_mentions(context: ProbeContext) -> dict[str, Any]:
         missed = np.bincount(order, ~correct.numpy(), minlength=len(host.view.numbers))
         for row in np.flatnonzero(chosen):
             sequence = spans.sequence[row]
-            name = groups[host.view.labels["group"][sequence]]
-            right[name].append(missed[sequence] == 0)
-            asked[name].append(int(spans.id[row]))
-    return {name: _accuracy(right[name], asked[name]) for name in groups}
+            yield Answer(
+                number=int(host.view.numbers[sequence]),
+                group=groups[host.view.labels["group"][sequence]],
+                asked=int(spans.id[row]),
+                around=tuple(spans.id[spans.sequence == sequence].tolist()),
+                right=bool(missed[sequence] == 0),
+            )
+
+
+def masked_mentions(context: ProbeContext) -> dict[str, Any]:
+    """Return, per group, how often every token of the asked mention is predicted.
+
+    ``accuracy`` counts questions; ``over_objects`` is the mean over the entities asked for.
+    """
+    groups = context.run.prepared.sets[MENTIONS].store.labels["group"] or ()
+    answers = list(mention_answers(context))
+    found = {}
+    for name in groups:
+        of_group = [one for one in answers if one.group == name]
+        found[name] = _accuracy([one.right for one in of_group], [one.asked for one in of_group])
+    return found
 
 
 def _targets(view: View) -> NDArray[np.bool_]:
@@ -246,7 +276,13 @@ def _accuracy(right: Sequence[bool], asked: Sequence[int]) -> dict[str, float]:
 
 
 def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
-    """Return how often a sentence's nearest neighbour is its translation, both ways.
+    """Return how often a sentence's nearest neighbour is its translation, both ways."""
+    hits = [right for _, right in translation_answers(context)]
+    return {"accuracy": float(np.mean(hits)) if hits else float("nan"), "questions": len(hits)}
+
+
+def translation_answers(context: ProbeContext) -> Iterator[tuple[int, bool]]:
+    """Yield, for each sentence, its number and whether its nearest neighbour is its translation.
 
     Sentences are encoded alone; states of the middle block are averaged over tokens and compared by
     cosine, among the candidates of the same two languages, each different sentence once. Pairs with
@@ -258,15 +294,14 @@ def translation_retrieval(context: ProbeContext) -> dict[str, Any]:
     example, stratum = np.array(data.store.example), np.array(data.store.stratum)
     whole = np.bincount(example)[example] == 2  # neither half was split
     first = np.flatnonzero(whole & np.append(example[1:] == example[:-1], False))
-    hits: list[bool] = []
     for languages in np.unique(stratum[first]):
         rows = first[stratum[first] == languages]
         halves = (_firsts(data, rows), _firsts(data, rows + 1))
         texts = translations(zip(*halves, strict=True))
         one, two = vectors[texts.first], vectors[texts.second]
-        for wrong in (nearer_wrong(one, two, texts.pairs), nearer_wrong(two, one, texts.turned)):
-            hits += (wrong < 1).tolist()
-    return {"accuracy": float(np.mean(hits)) if hits else float("nan"), "questions": len(hits)}
+        yield from zip(texts.first, (nearer_wrong(one, two, texts.pairs) < 1).tolist(), strict=True)
+        wrong = nearer_wrong(two, one, texts.turned)
+        yield from zip(texts.second, (wrong < 1).tolist(), strict=True)
 
 
 def _firsts(data: StreamData, numbers: NDArray[np.int64]) -> list[int]:

@@ -63,7 +63,7 @@ def profiled(trainer: Trainer, folder: Path, steps: int = STEPS) -> dict[str, An
         longest first) and ``trace``, the path of the file.
     """
     for _ in range(WARM_UP):
-        _take_step(trainer)
+        take_step(trainer)
     trainer.settle()
     cuda = trainer.run.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
@@ -71,7 +71,7 @@ def profiled(trainer: Trainer, folder: Path, steps: int = STEPS) -> dict[str, An
     with ranges_of(trainer), profile(activities=activities) as profiler:
         for _ in range(steps):
             with record_function(_PREFIX + _STEP):
-                _take_step(trainer)
+                take_step(trainer)
         trainer.settle()
     folder.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(folder / TRACE))
@@ -96,7 +96,7 @@ def profiled(trainer: Trainer, folder: Path, steps: int = STEPS) -> dict[str, An
     }
 
 
-def _take_step(trainer: Trainer) -> None:
+def take_step(trainer: Trainer) -> None:
     """Take the next step; the last one again in a run that has too few."""
     last = trainer.run.settings.train.steps - 1
     trainer.step(trainer.run.planner.plan(min(trainer.progress.step, last)))

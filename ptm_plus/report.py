@@ -1,7 +1,8 @@
 """``report.json``: every figure of a run, and the table that is made of it.
 
 Schema (a test checks it): ``seconds`` of the whole command; ``speed.tokens_per_second``;
-``objectives.NAME.{first,last}`` mean training loss over streams, with ``streams`` beside;
+``memory.peak_bytes``; ``objectives.NAME.{first,last}`` mean training loss over streams, with
+``streams`` beside;
 ``strata.STREAM.STRATUM`` with ``rows``, ``planned_rows``, ``tokens`` and ``epochs``;
 ``probes.in_text_facts`` and ``probes.graph_only_facts``, each with the accuracy ``with_plugins``,
 ``without_plugins``, of a ``shuffled_graph`` and of the ``majority_guess``, the same as means over
@@ -20,7 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ptm_plus.files import read_json
+from ptm_plus.peak_memory import peak_resident
 from ptm_plus.run import Run
 from ptm_plus.sampling import expected
 from ptm_plus.step import Progress
@@ -56,6 +60,7 @@ def make_report(
         "steps": progress.step,
         "tokens": progress.tokens,
         "speed": {"tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1)},
+        "memory": peak_memory(run.device),
         "objectives": objectives(progress),
         "strata": strata(run, progress),
         "probes": probes,
@@ -68,6 +73,13 @@ def make_report(
         "linked_pairs": {n: asdict(found) for n, found in run.prepared.linked_pairs.items()},
         "files": [],
     }
+
+
+def peak_memory(device: torch.device) -> dict[str, Any]:
+    """Return the most memory that this process held: the device's, on the CPU its own."""
+    if device.type == "cuda":
+        return {"device": "cuda", "peak_bytes": torch.cuda.max_memory_allocated(device)}
+    return {"device": "cpu", "peak_bytes": peak_resident()}
 
 
 def probe_columns(

@@ -69,7 +69,13 @@ def resolve(
 
 def dump_toml(settings: RunSettings) -> str:
     """Return the resolved settings as a TOML file that resolves to the same settings."""
-    return tomli_w.dumps(_plain(settings.model_dump()))
+    return tomli_w.dumps(plain_settings(settings))
+
+
+def plain_settings(settings: RunSettings) -> dict[str, Any]:
+    """Return the resolved settings as TOML and JSON hold them."""
+    plain: dict[str, Any] = _plain(settings.model_dump())
+    return plain
 
 
 def json_schema() -> dict[str, Any]:

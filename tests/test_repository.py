@@ -17,7 +17,10 @@ CORE = sorted((ROOT / "ptm_plus").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").glob("*/ptm_plus_*/**/*.py"))
 
 PUBLIC = {"ptm_plus", "ptm_plus.commands", "ptm_plus.knowledge"}
-EXTRAS_THAT_ARE_NO_PLUGIN = {"all", "dev", "recipes", "tasks", "test"}
+PLACES = (("recipes", "recipes"), ("plots", "report"), ("tasks", "tasks"), ("testing", "test"))
+"""Folders and modules that import what an extra installs."""
+
+EXTRAS_THAT_ARE_NO_PLUGIN = {"all", "dev", "recipes", "report", "tasks", "test"}
 LOWER_BOUND = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?>=[0-9]+(\.[0-9]+)*")
 OWN_EXTRA = re.compile(r"ptm-plus\[[a-z,-]+\]")
 
@@ -55,7 +58,7 @@ def test_every_list_names_the_same_plugins() -> None:
     assert named
     assert set(project["entry-points"]["ptm_plus.plugins"]) == named
     assert set(extras) - EXTRAS_THAT_ARE_NO_PLUGIN == named
-    assert set(all_extra[1].split(",")) == named | {"recipes", "tasks"}
+    assert set(all_extra[1].split(",")) == named | {"recipes", "report", "tasks"}
     assert set(wheel) == {"ptm_plus"} | {f"plugins/{n}/{package_of(n)}" for n in named}
 
 
@@ -114,7 +117,7 @@ def test_every_import_is_a_declared_dependency(path: Path) -> None:
         if package_of(name) in path.parts:
             extra = PROJECT["project"]["optional-dependencies"][name]
             declared |= set(map(distribution, extra))
-    for place, extra in (("recipes", "recipes"), ("tasks", "tasks"), ("testing", "test")):
+    for place, extra in PLACES:
         if place in path.parts or path.stem == place:
             needed = PROJECT["project"]["optional-dependencies"][extra]
             declared |= set(map(distribution, needed))

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import nn
 from ptm_plus import *
 from ptm_plus import Claim, PluginInfo
+from ptm_plus.settings import TrainSettings
 
 class Settings(Section):
     weight: float = Field(1.0, description="Factor on the loss.")
@@ -101,7 +102,7 @@ def test_a_plugin_that_keeps_the_contract_passes(tmp_path: Path) -> None:
             one()
         except NotApplicable:
             skipped.append(one.name)
-    assert skipped == ["light-import", "unselected"]
+    assert skipped == ["light-import", "placebos", "unselected"]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -131,6 +132,15 @@ def objective(body: str) -> str:
     head = SQUARES[: SQUARES.index("    def compute")]
     return head + "    def compute(self, batch, encode, parts):\n" + indent(dedent(body), " " * 8)
 
+
+PLACEBO = """
+    @hookimpl
+    def ptm_placebos(self, context):
+        return [Placebo(name="none", summary="nothing", change=self.change)]
+
+    def change(self, settings, folder, seed):
+        return {made}
+"""
 
 FAULTS: dict[str, tuple[str, str, str, str]] = {
     "a key is not described": (
@@ -298,6 +308,19 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         ),
         SHARED,
         r"item\(\) in planted.py",
+    ),
+    "a placebo is the plugin itself": (
+        "placebos",
+        SQUARES + PLACEBO.format(made="settings"),
+        SHARED,
+        "'none' changes nothing",
+    ),
+    "a placebo trains less": (
+        "placebos",
+        SQUARES
+        + PLACEBO.format(made="settings.model_copy(update={'train': TrainSettings(steps=1)})"),
+        SHARED,
+        "'none' trains in another way",
     ),
     "a shape depends on values": (
         "no-waiting",

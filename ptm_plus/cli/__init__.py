@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ptm_plus.cli import (
+    ablate,
     checks,
     configuration,
     data,
@@ -15,6 +16,7 @@ from ptm_plus.cli import (
     kg,
     plugin_list,
     recipe,
+    report,
     tokenizer,
     training,
 )
@@ -40,6 +42,8 @@ app.command(rich_help_panel=_RUNS)(training.train)
 app.command(rich_help_panel=_RUNS)(training.resume)
 app.command(rich_help_panel=_RUNS)(training.export)
 app.command(rich_help_panel=_RUNS)(evaluate.evaluate)
+app.command(rich_help_panel=_RUNS)(ablate.ablate)
+app.command(rich_help_panel=_RUNS)(report.report)
 app.command(rich_help_panel=_RUNS)(data.prepare)
 app.command(rich_help_panel=_LOOKS)(data.plan)
 app.command(rich_help_panel=_LOOKS)(data.preview)

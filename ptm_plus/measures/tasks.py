@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ptm_plus.errors import DataError, EnvironmentProblem
-from ptm_plus.measures.fine_tuning import Budget, ask, fine_tuned
+from ptm_plus.measures.fine_tuning import Asked, Budget, ask, fine_tuned
 from ptm_plus.measures.plain_model import PlainModel
 from ptm_plus.measures.task_files import Kind, Question, parse_task, read_questions
 from ptm_plus.progress import Watch
@@ -38,19 +38,12 @@ def measure_task(
         SettingsError: the argument is not of that form.
         DataError: a file cannot be read, or has one class alone.
     """
-    kind, *paths = parse_task(argument)
-    train, test = (read_questions(kind, path) for path in paths)
-    classes = sorted({label for one in train for labels in one.answers for label in labels})
-    if len(classes) < 2:
-        raise DataError(f"has {len(classes)} labels; two at least are needed", path=paths[0])
-    learned, asked = (ask(model, questions, classes) for questions in (train, test))
+    given = _read(argument)
+    kind, paths, test, classes = given.kind, given.paths, given.test, given.classes
+    learned, asked = (ask(model, questions, classes) for questions in (given.train, test))
     scores = []
     for seed in range(seeds):
-        with watch.task(f"fine-tune, seed {seed}") as task:
-            tell = partial(task.update, detail="steps")
-            logits = fine_tuned(
-                model, learned, asked, seed, budget, several=kind == "typing", progress=tell
-            )
+        logits = _learned(model, given, learned, asked, seed, budget, watch)
         scores.append(score(kind, logits, test, classes))
     return {
         "kind": kind,
@@ -59,10 +52,91 @@ def measure_task(
         "classes": len(classes),
         "budget": asdict(budget) | {"rate": budget.rate_for(model.model.config.hidden_size)},
         "unread": {"train": learned.unread, "test": asked.unread},
-        **_counted(train, test, classes),
+        **_counted(given.train, test, classes),
         "seeds": scores,
         "scores": over_seeds(scores),
     }
+
+
+def right_items(
+    model: PlainModel, argument: str, seed: int, budget: Budget, watch: Watch
+) -> list[float]:
+    """Fine-tune once; return, per sentence asked about, the share of its items that is right.
+
+    Args:
+        model: left as it is.
+        argument: ``KIND=TRAIN,TEST``.
+        seed: of the fine-tuning.
+        budget: of it.
+        watch: where progress goes.
+
+    Raises:
+        SettingsError: the argument is not of that form.
+        DataError: a file cannot be read, or has one class alone.
+    """
+    task = _read(argument)
+    learned, asked = (ask(model, one, task.classes) for one in (task.train, task.test))
+    logits = _learned(model, task, learned, asked, seed, budget, watch)
+    several = task.kind == "typing"
+    return [
+        sum(answer == set(labels) for answer, labels in zip(answers, one.answers, strict=True))
+        / len(answers)
+        for answers, one in zip(_told(logits, task.classes, several), task.test, strict=True)
+    ]
+
+
+def _learned(
+    model: PlainModel,
+    given: Task,
+    learned: Asked,
+    asked: Asked,
+    seed: int,
+    budget: Budget,
+    watch: Watch,
+) -> list[Tensor]:
+    with watch.task(f"fine-tune, seed {seed}") as task:
+        tell = partial(task.update, detail="steps")
+        several = given.kind == "typing"
+        return fine_tuned(model, learned, asked, seed, budget, several=several, progress=tell)
+
+
+def _told(
+    logits: Sequence[Tensor], classes: Sequence[str], several: bool
+) -> Iterator[list[set[str]]]:
+    """Yield, per sentence, the labels that each of its items is given."""
+    for one in logits:
+        if several:
+            yield [{classes[n] for n in row.nonzero().flatten().tolist()} for row in one > 0]
+        else:
+            yield [{classes[n]} for n in one.argmax(-1).tolist()]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that was read.
+
+    Attributes:
+        kind: what is asked for.
+        paths: of training and test sentences.
+        train: training sentences.
+        test: test sentences.
+        classes: labels of the training sentences, sorted.
+    """
+
+    kind: Kind
+    paths: tuple[str, str]
+    train: Sequence[Question]
+    test: Sequence[Question]
+    classes: list[str]
+
+
+def _read(argument: str) -> Task:
+    kind, *paths = parse_task(argument)
+    train, test = (read_questions(kind, path) for path in paths)
+    classes = sorted({label for one in train for labels in one.answers for label in labels})
+    if len(classes) < 2:
+        raise DataError(f"has {len(classes)} labels; two at least are needed", path=paths[0])
+    return Task(kind, (paths[0], paths[1]), train, test, classes)
 
 
 def need_extra() -> None:

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from ptm_plus.files import flush, open_lines, write_whole
+from ptm_plus.peak_memory import peak_resident
 from ptm_plus.recipes.documents import read_documents
 from ptm_plus.recipes.recipe import Recipe
 from ptm_plus.recipes.shards import Inputs
@@ -322,19 +322,9 @@ class Report(PipelineStep):
         document = {
             "tallies": [one.tally.to_json() for one in self.blocks if hasattr(one, "tally")],
             "measures": [one.to_json() for one in measures],
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": peak_resident(),
         }
         write_json(self.folder / f"{rank:05d}.json", document)
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has held; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def shard_path(folder: Path, rank: int) -> Path:

@@ -27,6 +27,7 @@ _ALONE: Mapping[str, Body] = {
     "two-instances": contract.two_instances,
     "needs": contract.needs,
     "claims": contract.claims,
+    "placebos": contract.placebos,
     "unselected": together.unselected,
     "finite-steps": training.finite_steps,
     "same-seed": training.same_seed,

@@ -14,10 +14,12 @@ import tomli_w
 import torch
 from pydantic import BaseModel
 
+from ptm_plus.ablation.arms import placebos_of
 from ptm_plus.components import Claim, Objective
 from ptm_plus.compose import Contribution
 from ptm_plus.discovery import discover, find, load_object
 from ptm_plus.errors import PluginError, PtmPlusError
+from ptm_plus.launch import launch
 from ptm_plus.microbatch import MicroBatch, to_device
 from ptm_plus.selfcheck import self_check
 from ptm_plus.step import Passes
@@ -112,6 +114,20 @@ def claims(subject: Subject) -> None:
         shares or not trained,
         'trains the backbone without claiming it: add claims=(Claim(resource="backbone"),)',
     )
+
+
+def placebos(subject: Subject) -> None:
+    """Each of its placebos is a run of its own that can be launched, with the plugin in it."""
+    settings = subject.settings()
+    found = placebos_of(settings, Recorder())[subject.instance]
+    if not found:
+        raise NotApplicable("it has no placebo")
+    for one in found:
+        changed = one.change(settings, subject.scratch / one.name, 0)
+        expect(changed != settings, f"placebo {one.name!r} changes nothing")
+        expect(changed.plugins == settings.plugins, f"placebo {one.name!r} takes the plugin away")
+        expect(changed.train == settings.train, f"placebo {one.name!r} trains in another way")
+        launch(changed, Recorder())
 
 
 def _trains_backbone(subject: Subject, trainer: Trainer) -> bool:
