@@ -70,6 +70,7 @@ def test_a_checkpoint_is_a_model_too(trained: Path) -> None:
         "text": [],
         "pairs": [f"en-de={trained / 'asked.tsv'}"],
         "words": [],
+        "facts": [],
         "task": [],
         "layer": "",
         "csls": 0,

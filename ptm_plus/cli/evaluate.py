@@ -19,6 +19,7 @@ FILES = {
     "retrieval": ("pairs",),
     "perplexity": ("text", "pairs"),
     "words": ("words",),
+    "facts": ("facts",),
     "tasks": ("task",),
     OWN: (),
 }
@@ -39,8 +40,8 @@ def evaluate(
         typer.Option(
             "--probe",
             metavar="NAME",
-            help="retrieval, perplexity, words, tasks or run; default: all that the files allow, "
-            "run without any. Repeatable.",
+            help="retrieval, perplexity, words, facts, tasks or run; default: all that the files "
+            "allow, run without any. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -52,6 +53,14 @@ def evaluate(
     ] = None,
     words: Annotated[
         Names, typer.Option("--words", metavar="FILE", help="Pairs of words, as --pairs.")
+    ] = None,
+    facts: Annotated[
+        Names,
+        typer.Option(
+            "--facts",
+            metavar="FACTS,PATTERNS",
+            help="Cloze sentences: relation, subject and object; patterns with [X] and [Y].",
+        ),
     ] = None,
     task: Annotated[
         Names,
@@ -95,7 +104,7 @@ def evaluate(
     ptm-plus evaluate runs/first --pairs en-sw=test.tsv --text sw=sw.txt --json
     """
     outlet = open_outlet(context, out)
-    flags = {"text": text, "pairs": pairs, "words": words, "task": task}
+    flags = {"text": text, "pairs": pairs, "words": words, "facts": facts, "task": task}
     given = {name: tuple(one or ()) for name, one in flags.items()}
     probes = chosen(tuple(probe or ()), given)
     from ptm_plus.cli.evaluate_tables import evaluation_tables

@@ -20,6 +20,8 @@ def evaluation_tables(document: Mapping[str, Any]) -> Group:
         parts.append(_words(document["words"]))
     if "perplexity" in document:
         parts += _perplexity(document["perplexity"])
+    for one in document.get("facts", ()):
+        parts.append(_facts(one))
     if "tasks" in document:
         parts.append(_tasks(document["tasks"]))
     if "run" in document:
@@ -36,6 +38,33 @@ def _of_run(figures: Mapping[str, Any]) -> RenderableType:
     others = {name: one for name, one in figures.items() if name not in ("held_out", "checkpoint")}
     rows += [(name.replace("_", " "), words) for name, words in readable(others)]
     return named_rows(f"held-out data of the run, at {figures['checkpoint']}", rows)
+
+
+def _facts(found: Mapping[str, Any]) -> RenderableType:
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            f"{one['facts']:,}",
+            f"{one['candidates']:,}",
+            f"{one['patterns']}",
+            _share(one["accuracy"]),
+            percent(one["commonest"]),
+            _share(one["consistency"]),
+        )
+        for name, one in found["relations"].items()
+    ]
+    means = (found[name] for name in ("accuracy", "commonest", "consistency"))
+    rows += [("mean", "", "", "", *map(_share, means))]
+    headings = ("relation", "facts", "candidates", "patterns", "right", "commonest", "consistent")
+    sizes = ", ".join(
+        f"{words} {_share(found[key])}"
+        for key, words in (("one_token", "objects of one token"), ("several_tokens", "of several"))
+    )
+    return columns(headings, rows, right=headings[1:], title=f"facts: {sizes}")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]]) -> RenderableType:

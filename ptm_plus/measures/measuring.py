@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ptm_plus.errors import SettingsError
+from ptm_plus.measures.cloze import ask_facts, read_facts
 from ptm_plus.measures.fine_tuning import Budget
 from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
@@ -15,6 +16,9 @@ from ptm_plus.measures.sentences import read_language_pairs, retrieval
 from ptm_plus.measures.tasks import measure_task
 from ptm_plus.measures.words import word_retrieval
 from ptm_plus.progress import Watch
+
+_PREDICTING = {"perplexity": "perplexity", "facts": "answers to facts"}
+"""Probes that need a head for masked words."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Request:
         text: sources of text.
         pairs: sources of sentence pairs.
         words: sources of word pairs.
+        facts: facts and their patterns, ``FACTS,PATTERNS``.
         task: tasks, ``KIND=TRAIN,TEST``.
         layer: number of a block, ``all``, or empty for the middle one.
         csls: neighbours of CSLS; 0 leaves it out.
@@ -40,6 +45,7 @@ class Request:
     text: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     task: tuple[str, ...] = ()
     layer: str = ""
     csls: int = 0
@@ -82,6 +88,8 @@ def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]
         words, of_words = read_language_pairs(request.words, request.limit)
         refused.update(of_words)
         found["words"] = word_retrieval(model, words, layers, request.csls, watch)
+    if "facts" in probes:
+        found["facts"] = [_facts(request, one, model, watch) for one in request.facts]
     if "tasks" in probes:
         found["tasks"] = [
             measure_task(model, one, request.seeds, request.budget, watch) for one in request.task
@@ -89,16 +97,23 @@ def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]
     return {**found, "refused": dict(refused)}
 
 
+def _facts(request: Request, argument: str, model: PlainModel, watch: Watch) -> dict[str, Any]:
+    relations, without = read_facts(argument, request.limit)
+    found = ask_facts(model, relations, watch)
+    return {"files": argument, "without_pattern": without, **found}
+
+
 def _answerable(request: Request, model: PlainModel, watch: Watch) -> tuple[str, ...]:
-    """Return the probes without perplexity where it was not asked for and cannot be had.
+    """Return the probes without those that predict words, where they were not asked for by name.
 
     Raises:
-        SettingsError: it was asked for, or nothing remains.
+        SettingsError: one was asked for, or nothing remains, and the model predicts none.
     """
-    if "perplexity" not in request.probes or model.has_head:
+    if model.has_head or not set(_PREDICTING) & set(request.probes):
         return request.probes
-    others = tuple(name for name in request.probes if name != "perplexity")
-    reason = "the model has no weights for predicting masked words, so it has no perplexity"
+    others = tuple(name for name in request.probes if name not in _PREDICTING)
+    names = " and ".join(_PREDICTING[name] for name in request.probes if name in _PREDICTING)
+    reason = f"the model has no weights for predicting masked words, so it has no {names}"
     if request.chosen or not others:
         raise SettingsError(
             reason,

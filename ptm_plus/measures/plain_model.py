@@ -173,6 +173,26 @@ class PlainModel:
                 task.update(done, len(encoded), "texts")
         return losses, right
 
+    def masked_logits(
+        self, encoded: Encoded, masked: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield numbers of some texts and logits ``[places, vocabulary]`` of their masked tokens.
+
+        Args:
+            encoded: the texts.
+            masked: per text, places of tokens that are masked; a text without any is not read.
+        """
+        for batch in encoded.batches():
+            numbers = [n for n in batch if masked[n]]
+            if not numbers:
+                continue
+            with torch.inference_mode():
+                inputs = self.padded(encoded, numbers)
+                rows, places = self._where(masked, numbers)
+                inputs["input_ids"][rows, places] = self.tokenizer.mask_token_id
+                logits = self._logits(inputs, rows, places).float()
+            yield numbers, logits
+
     def _where(
         self, places: Sequence[Sequence[int]], numbers: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
