@@ -271,6 +271,12 @@ def test_no_effect_is_said_with_what_would_have_been_seen() -> None:
     )
 
 
+def test_what_only_harms_less_than_its_placebo_is_no_gain() -> None:
+    words = words_of(table("facts", {NONE: 60, "kg": 60, "kg, other": 40}))
+    assert words.startswith("nothing over no plugin on facts, though +20.")
+    assert "worse than no plugin" in words_of(table("facts", {NONE: 60, "kg": 50, "kg, other": 40}))
+
+
 def test_a_loss_that_rises_is_worse() -> None:
     words = words_of(table("words", {NONE: 2, "kg": 5, "kg, other": 5}, unit="nats", higher=False))
     assert "nats on words: worse than no plugin" in words
@@ -378,6 +384,7 @@ def request(folder: Path, **changes: Any) -> Request:
         "tasks": (),
         "device": "cpu",
         "slots": (None, None),
+        "threads": 1,
         "keep": False,
     }
     return Request(**{**given, **changes})
@@ -430,8 +437,10 @@ def test_a_whole_ablation_goes_on_where_it_was_broken_off(tmp_path: Path) -> Non
     assert done.stat().st_mtime_ns == stamp
     assert again["comparisons"] == document["comparisons"]
 
+    more = plan_ablation(request(tmp_path / "a", seeds=2), Silent())
+    assert [one.steps for one in more] == [one.steps for one in planned]
     with pytest.raises(SettingsError, match="other settings"):
-        plan_ablation(request(tmp_path / "a", seeds=2), Silent())
+        plan_ablation(request(tmp_path / "a", design="full"), Silent())
 
 
 @pytest.mark.tlm

@@ -71,6 +71,7 @@ def test_a_checkpoint_is_a_model_too(trained: Path) -> None:
         "pairs": [f"en-de={trained / 'asked.tsv'}"],
         "words": [],
         "facts": [],
+        "few_shot": [],
         "task": [],
         "layer": "",
         "csls": 0,

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ptm_plus.ablation.arms import (
     NONE,
     Arm,
@@ -62,6 +64,7 @@ class Request:
         tasks: ``KIND=TRAIN,TEST``, beside what the run itself measures.
         device: ``cpu`` or ``cuda``.
         slots: where runs may run at a time, see ``processes.slots``.
+        threads: of a run on the CPU whose settings leave them open.
         keep: checkpoints of measured runs stay.
     """
 
@@ -72,12 +75,13 @@ class Request:
     tasks: tuple[str, ...]
     device: str
     slots: tuple[int | None, ...]
+    threads: int
     keep: bool
 
     @property
     def key(self) -> str:
-        """Return a hash of what the runs depend on."""
-        parts = [dump_toml(self.settings), self.design, self.seeds, self.hours, self.tasks]
+        """Return a hash of what each run depends on; seeds may be added later."""
+        parts = [dump_toml(self.settings), self.design, self.hours, self.tasks]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -123,6 +127,8 @@ def plan_ablation(request: Request, watch: Watch) -> list[PlannedArm]:
             timed = arm.placebo is None
             trials[arm.name] = try_out(settings, request.device, Silent(), timed=timed)
         task.update(len(arms), len(arms))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the runs are processes of their own
     planned = [_planned(request, arm, trials, watch) for arm in arms]
     planned = _within_hours(request, planned)
     rows = [{"name": one.arm.name, **_figures(one)} for one in planned]
@@ -199,7 +205,8 @@ def _arm_settings(request: Request, arm: Arm, seed: int, watch: Watch) -> RunSet
     """Return the settings of an arm's run; its placebo's files are written."""
     settings = settings_of(request.settings, arm, requests_by_instance(request.settings.plugins))
     folder = request.settings.output.absolute()
-    train = settings.train.model_copy(update={"seed": seed})
+    threads = settings.train.threads or request.threads
+    train = settings.train.model_copy(update={"seed": seed, "threads": threads})
     settings = settings.model_copy(
         update={"train": train, "output": folder / f"seed-{seed}" / arm.slug}
     )

@@ -225,15 +225,18 @@ def _verdict(
 
 def _on_measure(found: Mapping[str, Any], placebos: Sequence[Mapping[str, Any]]) -> str:
     """Say what a plugin does to a measure; nothing where it does nothing."""
-    better = [one for one in placebos if one["effect"] == "better"]
     where = found["measure"]
-    if placebos and len(better) == len(placebos):
-        least = min(better, key=lambda one: abs(one["difference"]))
-        return f"{_amount(least)} over its placebo on {where}"
-    if found["effect"] == "none":
-        return ""
+    better = [one for one in placebos if one["effect"] == "better"]
+    least = min(better, key=lambda one: abs(one["difference"]), default=None)
+    known = least is not None and len(better) == len(placebos)  # better than every one of them
     if found["effect"] == "worse":
         return f"{_amount(found)} on {where}: worse than no plugin"
+    if found["effect"] == "none":
+        if least is None or not known:
+            return ""
+        return f"nothing over no plugin on {where}, though {_amount(least)} over its placebo"
+    if least is not None and known:
+        return f"{_amount(least)} over its placebo on {where}, {_amount(found)} over no plugin"
     if not placebos:
         return f"{_amount(found)} over no plugin on {where} (no placebo to tell why)"
     return f"{_amount(found)} over no plugin on {where}, but not over its placebo: not by knowledge"

@@ -114,8 +114,12 @@ def _request(
         list(map(parse_task, tasks))
     where = chosen_device(device)
     places = slots(where, jobs, settings.train.threads)
-    if where == "cpu" and not settings.train.threads and len(places) > 1:
-        threads = max(1, cores() // len(places))
-        train = settings.train.model_copy(update={"threads": threads})
-        settings = settings.model_copy(update={"train": train})
-    return Request(settings=settings, tasks=tasks, device=where, slots=tuple(places), **given)
+    threads = max(1, cores() // len(places)) if where == "cpu" and len(places) > 1 else 0
+    return Request(
+        settings=settings,
+        tasks=tasks,
+        device=where,
+        slots=tuple(places),
+        threads=threads,
+        **given,
+    )

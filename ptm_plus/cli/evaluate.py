@@ -20,6 +20,7 @@ FILES = {
     "perplexity": ("text", "pairs"),
     "words": ("words",),
     "facts": ("facts",),
+    "few-shot": ("few_shot",),
     "tasks": ("task",),
     OWN: (),
 }
@@ -40,8 +41,8 @@ def evaluate(
         typer.Option(
             "--probe",
             metavar="NAME",
-            help="retrieval, perplexity, words, facts, tasks or run; default: all that the files "
-            "allow, run without any. Repeatable.",
+            help="retrieval, perplexity, words, facts, few-shot, tasks or run; default: all that the "
+            "files allow, run without any. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -60,6 +61,14 @@ def evaluate(
             "--facts",
             metavar="FACTS,PATTERNS",
             help="Cloze sentences: relation, subject and object; patterns with [X] and [Y].",
+        ),
+    ] = None,
+    few_shot: Annotated[
+        Names,
+        typer.Option(
+            "--few-shot",
+            metavar="FILE",
+            help="Relations by a few examples; rows as those of --task relation.",
         ),
     ] = None,
     task: Annotated[
@@ -104,7 +113,14 @@ def evaluate(
     ptm-plus evaluate runs/first --pairs en-sw=test.tsv --text sw=sw.txt --json
     """
     outlet = open_outlet(context, out)
-    flags = {"text": text, "pairs": pairs, "words": words, "facts": facts, "task": task}
+    flags = {
+        "text": text,
+        "pairs": pairs,
+        "words": words,
+        "facts": facts,
+        "few_shot": few_shot,
+        "task": task,
+    }
     given = {name: tuple(one or ()) for name, one in flags.items()}
     probes = chosen(tuple(probe or ()), given)
     from ptm_plus.cli.evaluate_tables import evaluation_tables
@@ -152,7 +168,7 @@ def chosen(probes: tuple[str, ...], given: Mapping[str, tuple[str, ...]]) -> tup
                 f"--probe {name}: unknown{nearest(name, FILES)}", " or ".join(FILES)
             )
         if name != OWN and not any(given[kind] for kind in FILES[name]):
-            flags = " or ".join(f"--{kind}" for kind in FILES[name])
+            flags = " or ".join(f"--{kind.replace('_', '-')}" for kind in FILES[name])
             raise SettingsError(f"--probe {name} needs {flags}", f"add {flags} FILE")
     allowed = tuple(name for name, kinds in FILES.items() if any(given[kind] for kind in kinds))
     return tuple(dict.fromkeys(probes)) or allowed or (OWN,)

@@ -22,6 +22,7 @@ def evaluation_tables(document: Mapping[str, Any]) -> Group:
         parts += _perplexity(document["perplexity"])
     for one in document.get("facts", ()):
         parts.append(_facts(one))
+    parts += [_few_shot(one) for one in document.get("few_shot", ())]
     if "tasks" in document:
         parts.append(_tasks(document["tasks"]))
     if "run" in document:
@@ -61,6 +62,23 @@ def _facts(found: Mapping[str, Any]) -> RenderableType:
         for key, words in (("one_token", "objects of one token"), ("several_tokens", "of several"))
     )
     return columns(headings, rows, right=headings[1:], title=f"facts: {sizes}")
+
+
+def _few_shot(found: Mapping[str, Any]) -> RenderableType:
+    rows = [
+        (str(one["layer"]), name, percent(of["accuracy"]), _between(of), percent(of["chance"]))
+        for one in found["layers"]
+        for name, of in one.items()
+        if name != "layer"
+    ]
+    headings = ("block", "episodes", "right", "95 %", "chance")
+    title = f"{found['relations']} relations, {Path(found['file']).name}"
+    return columns(headings, rows, right=headings[2:], title=title)
+
+
+def _between(figures: Mapping[str, Any]) -> str:
+    low, high = figures["interval"]
+    return f"{percent(low)} – {percent(high)}"
 
 
 def _share(value: float | None) -> str:

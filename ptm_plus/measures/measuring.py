@@ -8,6 +8,7 @@ from typing import Any
 
 from ptm_plus.errors import SettingsError
 from ptm_plus.measures.cloze import ask_facts, read_facts
+from ptm_plus.measures.few_shot import few_shot
 from ptm_plus.measures.fine_tuning import Budget
 from ptm_plus.measures.neighbours import middle
 from ptm_plus.measures.perplexity import of_languages, of_pairs, read_languages
@@ -31,6 +32,7 @@ class Request:
         pairs: sources of sentence pairs.
         words: sources of word pairs.
         facts: facts and their patterns, ``FACTS,PATTERNS``.
+        few_shot: sentences of relations to be told apart from a few examples.
         task: tasks, ``KIND=TRAIN,TEST``.
         layer: number of a block, ``all``, or empty for the middle one.
         csls: neighbours of CSLS; 0 leaves it out.
@@ -46,6 +48,7 @@ class Request:
     pairs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    few_shot: tuple[str, ...] = ()
     task: tuple[str, ...] = ()
     layer: str = ""
     csls: int = 0
@@ -90,6 +93,10 @@ def measure(request: Request, model: PlainModel, watch: Watch) -> dict[str, Any]
         found["words"] = word_retrieval(model, words, layers, request.csls, watch)
     if "facts" in probes:
         found["facts"] = [_facts(request, one, model, watch) for one in request.facts]
+    if "few-shot" in probes:
+        found["few_shot"] = [
+            few_shot(model, one, layers, request.seed, watch) for one in request.few_shot
+        ]
     if "tasks" in probes:
         found["tasks"] = [
             measure_task(model, one, request.seeds, request.budget, watch) for one in request.task
