@@ -17,10 +17,20 @@ from small_tokenizers import small_tokenizer
 from transformers import AutoModel, BertConfig, BertForMaskedLM
 
 from ptm_plus.errors import DataError, SettingsError
-from ptm_plus.measures.fine_tuning import Budget, _batch, ask, fine_tuned, training_batches
+from ptm_plus.measures.fine_tuning import (
+    Budget,
+    Pointer,
+    _answers,
+    _batch,
+    _pooled,
+    ask,
+    fine_tuned,
+    training_batches,
+)
 from ptm_plus.measures.plain_model import PlainModel, load_plain
 from ptm_plus.measures.task_files import Question, parse_task, read_questions
-from ptm_plus.measures.tasks import over_seeds, score
+from ptm_plus.measures.tasks import measure_task, over_seeds, right_items, score
+from ptm_plus.progress import Silent
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> str:
@@ -96,6 +106,9 @@ def test_rows_of_every_kind_are_read(tmp_path: Path) -> None:
         ("typing", {"text": "ab", "start": 1, "end": 3, "types": ["t"]}, "no range of 2"),
         ("typing", {"text": "ab", "start": 1, "end": 1, "types": ["t"]}, "no range of 2"),
         ("typing", {"text": "ab", "start": True, "end": 2, "types": ["t"]}, "no range of 2"),
+        ("heads", {"tokens": ["a", "b"], "heads": [0]}, "not a number for each of 2 tokens"),
+        ("heads", {"tokens": ["a", "b"], "heads": [0, 3]}, "the head 3 is neither 0 nor"),
+        ("heads", {"tokens": ["a"], "heads": [True]}, "the head True is neither"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_line(
@@ -231,13 +244,14 @@ def test_figures_over_seeds_have_the_t_interval() -> None:
 
 
 def made_rows(count: int, seed: int) -> list[dict[str, Any]]:
-    """Sentences whose third word tells the label, the tag of that word, and a type."""
+    """Sentences in which one word tells the label, tags and a type, and all others hang on it."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(count):
         words = rng.choice(["is", "the", "of", "through", "in"], 6).tolist()
         label = ("Paris", "Berlin")[int(rng.integers(2))]
-        words[2] = label
+        place = int(rng.integers(1, 6))
+        words[place] = label
         text = " ".join(words)
         start = text.index(label)
         mention = {"start": start, "end": start + len(label)}
@@ -245,13 +259,14 @@ def made_rows(count: int, seed: int) -> list[dict[str, Any]]:
         rows.append(
             {"text": text, "label": label, "tokens": words, "tags": tags, **mention}
             | {"types": [label, "city"], "relation": label}
+            | {"heads": [0 if n == place else place + 1 for n in range(6)]}
             | {"head": mention, "tail": {"start": 0, "end": len(words[0])}}
         )
     return rows
 
 
 @pytest.mark.tasks
-@pytest.mark.parametrize("kind", ["text", "tokens", "relation", "typing"])
+@pytest.mark.parametrize("kind", ["text", "tokens", "relation", "typing", "heads"])
 def test_each_kind_is_learned_through_the_command(folder: Path, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("seqeval")
@@ -265,7 +280,7 @@ def test_each_kind_is_learned_through_the_command(folder: Path, tmp_path: Path, 
     assert task["kind"] == kind
     assert task["sentences"] == {"train": 300, "test": 80}
     assert len(task["seeds"]) == 2
-    measure = {"tokens": "f1", "typing": "strict"}.get(kind, "accuracy")
+    measure = {"tokens": "f1", "typing": "strict", "heads": "uas"}.get(kind, "accuracy")
     assert task["scores"][measure]["mean"] > 0.95
     assert task["most_frequent"] < 0.9
     assert task["budget"] == {"epochs": 4, "batch": 32, "rate": 0.005}
@@ -288,6 +303,61 @@ def test_fine_tuning_leaves_the_model_as_it_is_and_repeats_itself(model: PlainMo
         assert value.equal(before[name])
     assert all(one.equal(other) for one, other in zip(runs[0], runs[1], strict=True))
     assert not all(one.equal(other) for one, other in zip(runs[0], runs[2], strict=True))
+
+
+def test_words_point_at_those_of_their_own_sentence(model: PlainModel) -> None:
+    """The biaffine map, sentence by sentence and pair by pair."""
+    rows = [*made_rows(3, 0), {"text": "is the", "tokens": ["is", "the"], "heads": [2, 0]}]
+    questions = [
+        Question(row["text"], places, tuple((str(head),) for head in row["heads"]))
+        for row in rows
+        for places in [tuple((one,) for one in word_ranges(row["text"]))]
+    ]
+    asked = ask(model, questions, None)
+    torch.manual_seed(0)
+    head = Pointer(model.base, 32).eval()
+    torch.nn.init.normal_(head.none)
+    inputs, pool, answers = _batch(model, asked, [0, 1, 2, 3])
+    with torch.no_grad():
+        found = head(inputs, pool)
+        told = _answers(model, head, asked)
+        first = 0
+        for number, row in enumerate(rows):
+            one = head(*_batch(model, asked, [number])[:2])
+            size = len(row["heads"])
+            own = found[first : first + size]
+            torch.testing.assert_close(own[:, :1], one[:, :1], atol=1e-4, rtol=1e-4)
+            inside = own[:, 1 + first : 1 + first + size]
+            torch.testing.assert_close(inside, one[:, 1:], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(told[number], one, atol=1e-4, rtol=1e-4)
+            elsewhere = torch.cat([own[:, 1 : 1 + first], own[:, 1 + first + size :]], dim=1)
+            assert (elsewhere < -1e30).all()
+            for n, wanted in enumerate(row["heads"]):
+                place = answers[first + n].argmax().item()
+                assert place == (1 + first + wanted - 1 if wanted else 0)
+            first += size
+        states = _pooled(model.base, inputs, pool)
+        own_, other = (torch.nn.functional.gelu(of(states[:2])) for of in (head.own, head.other))
+        by_hand = own_[0] @ head.pair.weight.T @ other[1] + other[1] @ head.prior.weight[0]
+        torch.testing.assert_close(found[0, 2], by_hand + head.prior.bias[0])
+
+
+def word_ranges(text: str) -> list[tuple[int, int]]:
+    ends = [n for n, sign in enumerate(text) if sign == " "] + [len(text)]
+    return list(zip([0, *(end + 1 for end in ends[:-1])], ends, strict=True))
+
+
+@pytest.mark.tasks
+def test_right_items_are_those_that_the_score_counts(model: PlainModel, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    train, test = (lines(tmp_path / f"{n}.jsonl", *made_rows(60, n)) for n in range(2))
+    budget = Budget(epochs=2, rate=0.005)
+    for kind, measure in (("text", "accuracy"), ("typing", "strict"), ("heads", "uas")):
+        argument = f"{kind}={train},{test}"
+        right = right_items(model, argument, 0, budget, Silent())
+        told = measure_task(model, argument, 1, budget, Silent())
+        assert len(right) == 60
+        assert np.mean(right) == pytest.approx(told["scores"][measure]["mean"])
 
 
 def test_the_rate_follows_the_width_of_the_model() -> None:

@@ -41,7 +41,7 @@ def evaluate(
         typer.Option(
             "--probe",
             metavar="NAME",
-            help="retrieval, perplexity, words, facts, few-shot, tasks or run; default: all that the "
+            help="retrieval, perplexity, words, facts, few-shot, tasks or run; default: what the "
             "files allow, run without any. Repeatable.",
             show_default=False,
         ),
@@ -76,7 +76,7 @@ def evaluate(
         typer.Option(
             "--task",
             metavar="KIND=TRAIN,TEST",
-            help="Fine-tune on TRAIN, ask about TEST: text, tokens, relation or typing.",
+            help="Fine-tune on TRAIN, ask about TEST: text, tokens, relation, typing or heads.",
         ),
     ] = None,
     layer: Annotated[

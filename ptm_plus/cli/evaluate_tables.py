@@ -90,7 +90,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> RenderableType:
         (
             one["kind"] if first else "",
             Path(one["test"]).name if first else "",
-            name.replace("_", " ").replace("f1", "F1"),
+            name.replace("_", " ").replace("f1", "F1").replace("uas", "UAS"),
             percent(found["mean"]),
             f"{percent(found['least'])} – {percent(found['most'])}",
             percent(one["most_frequent"]) if name in ("accuracy", "strict") else "",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gelu
 
 from ptm_plus.measures.plain_model import Encoded, PlainModel
 from ptm_plus.measures.task_files import Question
@@ -48,39 +48,44 @@ class Asked:
     Attributes:
         encoded: the sentences as tokens.
         places: per sentence and item, per range, the places of its tokens.
-        answers: per sentence, ``[items, classes]`` float, 1 for the right ones.
+        answers: per sentence, ``[items, classes]`` float, 1 for the right ones; where items point
+            at each other, ``[items, 1 + items]``, the first column for none of them.
         unread: items of which no token of some range is read.
+        pointing: whether items point at each other.
     """
 
     encoded: Encoded
     places: list[list[list[list[int]]]]
     answers: list[Tensor]
     unread: int
+    pointing: bool = False
 
 
-def ask(model: PlainModel, questions: Sequence[Question], classes: Sequence[str]) -> Asked:
+def ask(model: PlainModel, questions: Sequence[Question], classes: Sequence[str] | None) -> Asked:
     """Return questions as numbers; an answer that is no class is nowhere right.
 
     Args:
         model: gives the tokenizer.
         questions: the questions.
-        classes: labels, by number.
+        classes: labels, by number; ``None`` where answers are numbers of items, 0 for none.
     """
     encoded = model.encode([one.text for one in questions])
-    index = {name: number for number, name in enumerate(classes)}
+    given = {name: number for number, name in enumerate(classes or ())}
     places, answers, unread = [], [], 0
     for question, spans in zip(questions, encoded.spans, strict=True):
         starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
         found = [[_within(starts, ends, r) for r in item] for item in question.items]
         unread += sum(not all(of_item) for of_item in found)
         places.append(found)
-        right = torch.zeros(len(question.items), len(classes))
+        items = len(question.items)
+        index = given if classes is not None else {str(n): n for n in range(items + 1)}
+        right = torch.zeros(items, len(index))
         for row, labels in enumerate(question.answers):
             for label in labels:
                 if label in index:
                     right[row, index[label]] = 1
         answers.append(right)
-    return Asked(encoded, places, answers, unread)
+    return Asked(encoded, places, answers, unread, pointing=classes is None)
 
 
 def _within(
@@ -100,12 +105,56 @@ class Pool:
         range: ``[N]`` number of the range that takes it.
         share: ``[N]`` one over the range's tokens.
         ranges: how many ranges there are; one without tokens gets zeros.
+        sentence: ``[items]`` row of each item.
     """
 
     token: Tensor
     range: Tensor
     share: Tensor
     ranges: int
+    sentence: Tensor
+
+
+def _pooled(encoder: nn.Module, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
+    """Return ``[ranges, d]`` mean states of ranges."""
+    states = encoder(**inputs).last_hidden_state
+    taken = states.reshape(-1, states.shape[-1])[pool.token] * pool.share[:, None]
+    return Tensor(taken.new_zeros(pool.ranges, taken.shape[1]).index_add(0, pool.range, taken))
+
+
+class Pointer(nn.Module):
+    """Items that point at each other, or at none: a biaffine map of their states.
+
+    As the parser of Dozat and Manning (2017, equations 3 to 6), with one linear map on either side.
+
+    Args:
+        encoder: the encoder, without its masked-LM head.
+        width: of its states.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.own, self.other = nn.Linear(width, width), nn.Linear(width, width)
+        self.pair = nn.Linear(width, width, bias=False)
+        self.prior = nn.Linear(width, 1)
+        self.none = nn.Parameter(torch.zeros(1, width))
+
+    def forward(self, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
+        """Return logits ``[items, 1 + items]``, the first for none; other sentences' are out.
+
+        Args:
+            inputs: of the encoder, ``[B, L]``.
+            pool: whose states an item takes.
+        """
+        read = self.dropout(_pooled(self.encoder, inputs, pool))
+        own = gelu(self.own(read))
+        other = gelu(self.other(torch.cat([self.none, read])))
+        logits: Tensor = self.pair(own) @ other.T + self.prior(other).T
+        apart = pool.sentence[:, None] != pool.sentence[None]
+        apart = torch.cat([apart.new_zeros(len(own), 1), apart], dim=1)
+        return logits.masked_fill(apart, torch.finfo(logits.dtype).min)
 
 
 class Classifier(nn.Module):
@@ -131,9 +180,7 @@ class Classifier(nn.Module):
             inputs: of the encoder, ``[B, L]``.
             pool: whose states a range takes.
         """
-        states = self.encoder(**inputs).last_hidden_state
-        taken = states.reshape(-1, states.shape[-1])[pool.token] * pool.share[:, None]
-        read = taken.new_zeros(pool.ranges, taken.shape[1]).index_add(0, pool.range, taken)
+        read = _pooled(self.encoder, inputs, pool)
         logits: Tensor = self.out(self.dropout(read.reshape(-1, self.out.in_features)))
         return logits
 
@@ -148,7 +195,7 @@ def fine_tuned(
     several: bool,
     progress: Callable[[int, int], None],
 ) -> list[Tensor]:
-    """Fine-tune a copy of an encoder; return logits ``[items, classes]`` per test sentence.
+    """Fine-tune a copy of an encoder; return logits per test sentence, shaped as its answers.
 
     Args:
         model: left as it is.
@@ -160,9 +207,14 @@ def fine_tuned(
         progress: told of steps done, and of all.
     """
     torch.manual_seed(seed)
-    width, classes = int(model.model.config.hidden_size), train.answers[0].shape[1]
-    ranges = len(train.places[0][0])
-    tuned = Classifier(copy.deepcopy(model.base), width, ranges, classes).to(model.device).train()
+    width, encoder = int(model.model.config.hidden_size), copy.deepcopy(model.base)
+    head: nn.Module
+    if train.pointing:
+        head = Pointer(encoder, width)
+    else:
+        ranges, classes = len(train.places[0][0]), train.answers[0].shape[1]
+        head = Classifier(encoder, width, ranges, classes)
+    tuned = head.to(model.device).train()
     optimizer = torch.optim.AdamW(
         tuned.parameters(), lr=budget.rate_for(width), weight_decay=_DECAY
     )
@@ -220,7 +272,12 @@ def _answers(model: PlainModel, tuned: nn.Module, test: Asked) -> list[Tensor]:
     for numbers in test.encoded.batches():
         inputs, pool, _ = _batch(model, test, numbers)
         sizes = [len(test.places[n]) for n in numbers]
+        first = 0
         for n, logits in zip(numbers, tuned(inputs, pool).cpu().split(sizes), strict=True):
+            if test.pointing:  # at none, and at the sentence's own items
+                own = logits[:, 1 + first : 1 + first + len(logits)]
+                logits = torch.cat([logits[:, :1], own], dim=1)
+            first += len(logits)
             found[n] = logits
     return found
 
@@ -240,8 +297,15 @@ def _batch(
     sizes = torch.tensor([len(one) for one in ranges])
     owner = torch.arange(len(ranges)).repeat_interleave(sizes)
     token = torch.tensor([place for one in ranges for place in one], dtype=torch.long)
-    answers = torch.cat([asked.answers[n] for n in numbers])
-    token, owner, share, answers = (
-        one.to(model.device) for one in (token, owner, (1 / sizes)[owner], answers)
+    given = [asked.answers[n] for n in numbers]
+    if asked.pointing:
+        none = torch.cat([one[:, :1] for one in given])
+        answers = torch.cat([none, torch.block_diag(*(one[:, 1:] for one in given))], dim=1)
+    else:
+        answers = torch.cat(given)
+    items = torch.tensor([len(one) for one in given])
+    sentence = torch.arange(len(numbers)).repeat_interleave(items)
+    token, owner, share, answers, sentence = (
+        one.to(model.device) for one in (token, owner, (1 / sizes)[owner], answers, sentence)
     )
-    return inputs, Pool(token, owner, share, len(ranges)), answers
+    return inputs, Pool(token, owner, share, len(ranges), sentence), answers

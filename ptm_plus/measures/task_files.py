@@ -10,7 +10,7 @@ from ptm_plus.errors import DataError, SettingsError, nearest, shown
 from ptm_plus.files import open_lines
 from ptm_plus.json_rows import json_row
 
-Kind = Literal["text", "tokens", "relation", "typing"]
+Kind = Literal["text", "tokens", "relation", "typing", "heads"]
 Range = tuple[int, int]
 """First character and the one behind the last."""
 
@@ -107,11 +107,23 @@ def _typing(row: dict[str, Any]) -> Question:
     return Question(text, ((_range(row, text),),), (tuple(_strings(row, "types")),))
 
 
+def _heads(row: dict[str, Any]) -> Question:
+    tokens, heads = _strings(row, "tokens"), row.get("heads")
+    if not isinstance(heads, list) or len(heads) != len(tokens):
+        raise _WrongError(f"heads is {shown(heads)}, not a number for each of {len(tokens)} tokens")
+    for head in heads:
+        if type(head) is not int or not 0 <= head <= len(tokens):
+            raise _WrongError(f"the head {shown(head)} is neither 0 nor a token from 1")
+    text, ranges = _placed(tokens, row.get("text"))
+    return Question(text, tuple((one,) for one in ranges), tuple((str(head),) for head in heads))
+
+
 _READERS: dict[Kind, Callable[[dict[str, Any]], Question]] = {
     "text": _text,
     "tokens": _tokens,
     "relation": _relation,
     "typing": _typing,
+    "heads": _heads,
 }
 KINDS = tuple(_READERS)
 _HINTS: dict[Kind, str] = {
@@ -119,6 +131,7 @@ _HINTS: dict[Kind, str] = {
     "tokens": 'write {"tokens": ["…"], "tags": ["…"]}, one tag a token',
     "relation": 'write {"text": "…", "head": {"start": 0, "end": 3}, "tail": {…}, "relation": "…"}',
     "typing": 'write {"text": "…", "start": 0, "end": 3, "types": ["…"]}',
+    "heads": 'write {"tokens": ["…"], "heads": [2, 0, …]}: each token\'s head, 0 the root',
 }
 
 

@@ -40,10 +40,10 @@ def measure_task(
     """
     given = _read(argument)
     kind, paths, test, classes = given.kind, given.paths, given.test, given.classes
-    learned, asked = (ask(model, questions, classes) for questions in (given.train, test))
+    learned, asked = (ask(model, one, given.labels) for one in (given.train, test))
     scores = []
     for seed in range(seeds):
-        logits = _learned(model, given, learned, asked, seed, budget, watch)
+        logits = _learned(model, kind, learned, asked, seed, budget, watch)
         scores.append(score(kind, logits, test, classes))
     return {
         "kind": kind,
@@ -75,8 +75,8 @@ def right_items(
         DataError: a file cannot be read, or has one class alone.
     """
     task = _read(argument)
-    learned, asked = (ask(model, one, task.classes) for one in (task.train, task.test))
-    logits = _learned(model, task, learned, asked, seed, budget, watch)
+    learned, asked = (ask(model, one, task.labels) for one in (task.train, task.test))
+    logits = _learned(model, task.kind, learned, asked, seed, budget, watch)
     several = task.kind == "typing"
     return [
         sum(answer == set(labels) for answer, labels in zip(answers, one.answers, strict=True))
@@ -87,7 +87,7 @@ def right_items(
 
 def _learned(
     model: PlainModel,
-    given: Task,
+    kind: Kind,
     learned: Asked,
     asked: Asked,
     seed: int,
@@ -96,7 +96,7 @@ def _learned(
 ) -> list[Tensor]:
     with watch.task(f"fine-tune, seed {seed}") as task:
         tell = partial(task.update, detail="steps")
-        several = given.kind == "typing"
+        several = kind == "typing"
         return fine_tuned(model, learned, asked, seed, budget, several=several, progress=tell)
 
 
@@ -120,7 +120,7 @@ class Task:
         paths: of training and test sentences.
         train: training sentences.
         test: test sentences.
-        classes: labels of the training sentences, sorted.
+        classes: labels of the training sentences, sorted; of heads, all numbers of words.
     """
 
     kind: Kind
@@ -129,12 +129,19 @@ class Task:
     test: Sequence[Question]
     classes: list[str]
 
+    @property
+    def labels(self) -> list[str] | None:
+        """What ``ask`` takes for classes: none where words point at each other."""
+        return None if self.kind == "heads" else self.classes
+
 
 def _read(argument: str) -> Task:
     kind, *paths = parse_task(argument)
     train, test = (read_questions(kind, path) for path in paths)
     classes = sorted({label for one in train for labels in one.answers for label in labels})
-    if len(classes) < 2:
+    if kind == "heads":
+        classes = [str(n) for n in range(1 + max(len(one.items) for one in (*train, *test)))]
+    elif len(classes) < 2:
         raise DataError(f"has {len(classes)} labels; two at least are needed", path=paths[0])
     return Task(kind, (paths[0], paths[1]), train, test, classes)
 
@@ -179,6 +186,7 @@ def score(
     ``text`` and ``relation``: accuracy and macro F1. ``tokens``: accuracy, and precision, recall
     and F1 of whole chunks where tags are B-…, I-… and O, else macro F1. ``typing``: a type is told
     where its logit is above 0; strict accuracy, micro precision, recall and F1, macro F1.
+    ``heads``: the unlabelled attachment score, UAS: the share of words with the right head.
     """
     if kind == "typing":
         return _types(logits, test, classes)
@@ -187,6 +195,8 @@ def score(
     flat = [[label for of_text in side for label in of_text] for side in (true, told)]
     right = [t == p for t, p in zip(*flat, strict=True)]
     accuracy = {"accuracy": sum(right) / len(right)}
+    if kind == "heads":
+        return {"uas": accuracy["accuracy"]}
     if kind == "tokens" and all(map(_CHUNK.fullmatch, {*flat[0], *classes})):
         return accuracy | _chunks(true, told)
     from sklearn.metrics import f1_score
