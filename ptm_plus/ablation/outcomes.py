@@ -37,6 +37,9 @@ from ptm_plus.stages import CORE
 ENTITY = "entity"
 """Span kind of mentions."""
 
+OVER_OBJECTS = ", over objects"
+"""Of a measure in which every entity that is asked for counts alike, however often it is."""
+
 Unit = Literal["points", "nats"]
 """Of a share that is right, which is told in points of a hundred; of a loss."""
 
@@ -62,7 +65,8 @@ def outcomes(run: Run, tasks: Sequence[str] = (), seed: int = 0) -> dict[str, An
     ``words/STREAM`` is the loss on words of held-out text, masked alike in every run: by the core's
     own kind and one key, an entity whose words are masked being hidden, too. ``mentions/GROUP`` are
     the questions of ``evaluate.mentions``; those about one set of entities belong together, in
-    whatever language they are asked. ``retrieval`` are the sentences of ``evaluate.pairs``.
+    whatever language they are asked, and over objects every entity that is asked for counts alike.
+    ``retrieval`` are the sentences of ``evaluate.pairs``.
 
     Args:
         run: with its weights, in evaluation mode.
@@ -126,13 +130,18 @@ def _mentions(context: ProbeContext) -> tuple[dict[str, Measure], dict[str, int]
     streams = prepared.streams.values()
     counts = sum(data.maker.occurrences(ENTITY, len(labels)) for data in streams)
     measures: dict[str, Measure] = {}
+    objects: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     mentioned = {}
     for one in mention_answers(context):
-        asked = labels[one.asked]
+        asked, right = labels[one.asked], float(one.right)
         fact = " ".join([asked, *sorted({labels[n] for n in one.around if n >= 0})])
         measure = measures.setdefault(f"mentions/{one.group}", Measure("points", True))
-        measure.items[f"{one.number} {asked}"] = (fact, float(one.right))
+        measure.items[f"{one.number} {asked}"] = (fact, right)
+        objects[f"mentions/{one.group}{OVER_OBJECTS}"][asked].append(right)
         mentioned[asked] = int(np.asarray(counts)[one.asked])
+    for name, of in objects.items():
+        means = {asked: (asked, float(np.mean(right))) for asked, right in sorted(of.items())}
+        measures[name] = Measure("points", True, means)
     return measures, mentioned
 
 

@@ -43,22 +43,25 @@ def paired_difference(
     """Compare two arms on the same items and seeds by a bootstrap over both.
 
     Seeds and clusters of items (the questions about one fact, say) are drawn anew with replacement,
-    independently of each other, as they cross: every seed answers every item (Owen 2007, *The
-    pigeonhole bootstrap*). A sample of n seeds shows (n − 1) / n of their variance, which matters
-    for three: their deviations are widened by the root of n / (n − 1). With one seed the interval
-    is over items alone.
+    independently of each other, as they cross: one seed answers many items, and most items are
+    answered under every seed (Owen 2007, *The pigeonhole bootstrap*). A sample of n seeds shows
+    (n − 1) / n of their variance, which matters for three: their deviations are widened by the root
+    of n / (n − 1). With one seed the interval is over items alone.
 
     Args:
-        own: ``[seeds, items]`` what the arm got.
-        other: ``[seeds, items]`` the arm that it is compared with.
+        own: ``[seeds, items]`` what the arm got; NaN where an item is not asked under a seed.
+        other: ``[seeds, items]`` the arm that it is compared with, likewise.
         clusters: ``[items]`` which items belong together.
         replicates: how many samples are drawn.
     """
     apart = own - other
     number, of_item = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.stack([np.bincount(of_item, row, minlength=len(number)) for row in apart])
-    sizes = np.bincount(of_item, minlength=len(number)).astype(np.float64)
-    means = sums.sum(axis=1) / sizes.sum()
+
+    def by_cluster(rows: Floats) -> Floats:
+        return np.stack([np.bincount(of_item, row, minlength=len(number)) for row in rows])
+
+    sums, sizes = by_cluster(np.nan_to_num(apart)), by_cluster(~np.isnan(apart))
+    means = sums.sum(axis=1) / sizes.sum(axis=1)
     seeds = len(apart)
     widened = (np.sqrt(seeds / (seeds - 1)) - 1) * (means - means.mean()) if seeds > 1 else 0.0
     rng = np.random.default_rng(0)
@@ -66,7 +69,7 @@ def paired_difference(
     for first in range(0, replicates, _CHUNK):
         count = min(_CHUNK, replicates - first)
         drawn = rng.multinomial(len(number), np.full(len(number), 1 / len(number)), size=count)
-        by_seed = drawn @ sums.T / (drawn @ sizes)[:, None] + widened
+        by_seed = drawn @ sums.T / np.maximum(drawn @ sizes.T, 1) + widened
         taken = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
         found.append((by_seed * taken).sum(axis=1) / seeds)
     sample = np.sort(np.concatenate(found))
