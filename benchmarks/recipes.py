@@ -6,6 +6,9 @@
 The text is made of sentences of ``--text``, or of English words, put together anew: twenty to a
 document, one document in ten a near duplicate of an earlier one. It is built at a tenth of the size
 and at the whole, by the same number of shards, each time in processes of its own.
+
+Clustering near duplicates holds every pair at once. ``--pairs N`` measures that step alone, on so
+many pairs of documents and on four times as many; three documents are a cluster.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import argparse
 import json
 import platform
 import random
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,12 +125,55 @@ def measure(known: list[str], size: int, workers: int) -> dict[str, Any]:
     }
 
 
+def cluster(folder: Path) -> None:
+    """Cluster the pairs of a folder in this process, and print seconds and the memory it took."""
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupCluster
+
+    from ptm_plus.peak_memory import peak_resident
+    from ptm_plus.recipes.execution import quieten
+
+    quieten()
+    config = MinhashConfig(num_buckets=1)
+    step = MinhashDedupCluster(
+        str(folder / "pairs"), str(folder / "found"), config=config, lines_to_buffer=1000
+    )
+    before, began = peak_resident(), time.process_time()
+    step.run()
+    print(json.dumps([time.process_time() - began, peak_resident() - before]))
+
+
+def measure_clusters(pairs: int) -> dict[str, Any]:
+    """Cluster so many pairs in a process of its own; return what a pair took."""
+    draw = random.Random(0)
+    order = list(range(pairs))
+    draw.shuffle(order)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "pairs").mkdir()
+        with (folder / "pairs" / "00000_00.dups").open("wb") as file:
+            for first in range(0, pairs, 2):  # chains of three documents: a – b – c
+                a, b = order[first], order[min(first + 1, pairs - 1)]
+                c = pairs + first
+                file.write(struct.pack("<8I", 0, a, 0, b, 0, b, 0, c))
+        code = "import sys, pathlib; from benchmarks.recipes import cluster; "
+        code += "cluster(pathlib.Path(sys.argv[1]))"
+        command = [sys.executable, "-c", code, name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, held = json.loads(done.stdout.strip().splitlines()[-1])
+    return {
+        "pairs": pairs,
+        "microseconds_per_pair": round(1e6 * seconds / pairs, 2),
+        "bytes_per_pair": round(held / pairs, 1),
+    }
+
+
 def main() -> None:
     """Measure, print, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--text", action="append", default=[])
     parser.add_argument("--megabytes", type=float, default=20)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=500_000, help="of the step that clusters")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     known = sentences(given.text)
@@ -133,6 +181,7 @@ def main() -> None:
     figures = {
         "machine": platform.machine(),
         "workers": given.workers,
+        "clustering": [measure_clusters(count) for count in (given.pairs, 4 * given.pairs)],
         "builds": [measure(known, part, given.workers) for part in (size // 10, size)],
     }
     text = json.dumps(figures, indent=1)
