@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_settings
 
-from ptm_plus.ablation.ablation import PlannedArm, Request, _within_hours, ablate, plan_ablation
+from ptm_plus.ablation.ablation import ablate
 from ptm_plus.ablation.arms import ALL, NONE, Arm, arms_of, settings_of
 from ptm_plus.ablation.comparisons import (
     Table,
@@ -26,6 +26,7 @@ from ptm_plus.ablation.comparisons import (
 )
 from ptm_plus.ablation.curves import at, at_equal_time, curves_of
 from ptm_plus.ablation.outcomes import outcomes
+from ptm_plus.ablation.planning import PlannedArm, Request, _within_hours, plan_ablation
 from ptm_plus.ablation.resampling import holm, paired_difference
 from ptm_plus.components import Placebo
 from ptm_plus.errors import PtmPlusError, SettingsError

@@ -78,7 +78,7 @@ def pairs_of(arms: Sequence[Arm]) -> list[Pair]:
             found.append(Pair(arm.name, NONE, "placebo", plugin))
         elif arm.name == ALL:
             found.append(Pair(ALL, NONE, "all"))
-        elif arm.name == f"{arm.plugins[0]}" if arm.plugins else False:
+        elif len(arm.plugins) == 1:
             found.append(Pair(arm.name, NONE, "plugin", arm.name))
         elif arm.plugins:
             found.append(Pair(ALL, arm.name, "within all", arm.name.removeprefix("all but ")))

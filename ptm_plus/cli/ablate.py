@@ -12,7 +12,7 @@ from ptm_plus.cli.sample_inputs import given_or_sample
 from ptm_plus.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
-    from ptm_plus.ablation.ablation import Request
+    from ptm_plus.ablation.planning import Request
     from ptm_plus.settings import RunSettings
 
 DESIGNS = ("quick", "full")
@@ -77,7 +77,7 @@ def ablate(
     resolved = code.checked(run.resolve())
     with stoppable("ablating", goes_on=True):
         from ptm_plus.ablation.ablation import ablate as run_all
-        from ptm_plus.ablation.ablation import plan_ablation
+        from ptm_plus.ablation.planning import plan_ablation
         from ptm_plus.cli.ablation_tables import (
             ablation_tables,
             plan_document,
@@ -102,7 +102,7 @@ def _request(
     settings: RunSettings, device: str, jobs: int, tasks: tuple[str, ...], given: dict[str, Any]
 ) -> Request:
     """Return what is asked for; runs that share the processors share their threads, too."""
-    from ptm_plus.ablation.ablation import Request
+    from ptm_plus.ablation.planning import Request
     from ptm_plus.ablation.processes import slots
     from ptm_plus.crew import cores
     from ptm_plus.measures.plain_model import chosen_device

@@ -13,14 +13,14 @@ from rich.text import Text
 from ptm_plus.cli.rendering import columns, duration, named_rows, quantity, size
 
 if TYPE_CHECKING:
-    from ptm_plus.ablation.ablation import PlannedArm, Request
+    from ptm_plus.ablation.planning import PlannedArm, Request
 
 _EFFECTS = {"better": "green", "worse": "red", "none": "dim"}
 
 
 def plan_document(request: Request, planned: Sequence[PlannedArm]) -> dict[str, Any]:
     """Return a plan as plain values."""
-    from ptm_plus.ablation.ablation import total_hours
+    from ptm_plus.ablation.planning import total_hours
 
     return {
         "design": request.design,
