@@ -1,6 +1,6 @@
-"""Writes the two references that are made from the code: ``hooks.md`` and ``settings.md``.
+"""Writes the references that are made from the code: hooks, settings and commands.
 
-Run it after a change of the contract or of a setting; a test asserts that both are up to date:
+Run it after a change of the contract, a setting or a flag; a test asserts that they are up to date:
 
     python docs/generate.py
 """
@@ -17,10 +17,12 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import typer
 from pydantic import BaseModel
 
 import ptm_plus
 from ptm_plus import components, data, hookspecs
+from ptm_plus.cli import app
 from ptm_plus.context import ATTRIBUTES, ContextView
 from ptm_plus.contract import HOOKS, PHASES
 from ptm_plus.settings import RunSettings, StageSettings
@@ -379,6 +381,66 @@ def _toml(field: Any) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
+# Commands
+
+_COMMANDS_INTRODUCTION = """
+# Commands
+
+`ptm-plus COMMAND --help` says the same on the terminal. Every command takes `--json` (one document
+on stdout), `--quiet`, `--verbose` (tracebacks of errors) and `--log-format`; progress goes to
+stderr. Flags that may be repeated are marked with …; exit codes are under
+[what is refused](formats.md#what-is-refused). Commands that plugins add, such as `kg train`, are in
+the plugins' cards.
+"""
+
+_EVERYWHERE = {"--json", "--quiet", "--verbose", "--log-format", "--help"}
+
+
+def commands_page() -> str:
+    """Return ``commands.md``."""
+    top = typer.main.get_command(app)
+    context = typer.Context(top, info_name="ptm-plus")
+    return "\n".join([HEADER, _COMMANDS_INTRODUCTION.lstrip(), *_of_group(top, context)])
+
+
+def _of_group(group: Any, context: Any) -> Iterator[str]:
+    for name, command in group.commands.items():
+        inner = typer.Context(command, parent=context, info_name=name)
+        if hasattr(command, "commands"):
+            yield from _of_group(command, inner)
+        else:
+            yield _command(command, inner)
+
+
+def _command(command: Any, context: Any) -> str:
+    paragraphs = (command.help or "").strip().split("\n\n")
+    examples = [one for one in paragraphs if one.startswith("ptm-plus ")]
+    told = [_markdown(one) for one in paragraphs if one not in examples]
+    shown = "\n".join(f"    {' '.join(one.split())}" for one in examples)
+    given = [one for one in command.params if not set(one.opts) & _EVERYWHERE]
+    rows = [(_flag(one), _default_of(one), _inline(one.help or "")) for one in given]
+    table = _table(("flag", "default", "meaning"), rows) if rows else ""
+    parts = [f"## {context.command_path}\n", *told, shown and f"{shown}\n", table]
+    return "\n".join(part for part in parts if part)
+
+
+def _flag(parameter: Any) -> str:
+    metavar = (parameter.metavar or "").replace("|", "\\|")
+    many = " …" if parameter.multiple or parameter.nargs == -1 else ""
+    if parameter.param_type_name == "argument":
+        return f"`{metavar or parameter.name.upper()}`{many}"
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    return f"{names} `{metavar}`{many}" if metavar else f"{names}{many}"
+
+
+def _default_of(parameter: Any) -> str:
+    value = parameter.default
+    if value in (None, "", False, 0, 0.0) or parameter.required or callable(value):
+        return "needed" if parameter.required else ""
+    return f"`{value}`"
+
+
+# ---------------------------------------------------------------------------------------------
 # Markdown
 
 
@@ -403,7 +465,7 @@ def _inline(text: str) -> str:
     return text.replace("``", "`")
 
 
-PAGES = {"hooks.md": hooks_page, "settings.md": settings_page}
+PAGES = {"commands.md": commands_page, "hooks.md": hooks_page, "settings.md": settings_page}
 
 
 def main() -> None:

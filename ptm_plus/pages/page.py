@@ -15,6 +15,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(
   vertical-align: top; }
 th:first-child, td:first-child, .words { text-align: left; }
 .bar { background: var(--bar); height: .75rem; border-radius: 2px; min-width: 1px; }
+.track { width: 14rem; }
 .soft { opacity: .7; }
 .wide { overflow-x: auto; }
 .plot { background: #fff; border-radius: 6px; margin: .8rem 0; }
@@ -79,7 +80,8 @@ def figures(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def bar(value: float, most: float) -> str:
     """Return a bar that is full at ``most``."""
-    return f'<div class="bar" style="width:{100 * value / max(most, 1e-12):.1f}%"></div>'
+    share = 100 * value / max(most, 1e-12)
+    return f'<div class="track"><div class="bar" style="width:{share:.1f}%"></div></div>'
 
 
 def words(text: str) -> str:
