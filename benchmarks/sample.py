@@ -21,19 +21,13 @@ from typing import Any
 
 from ptm_plus.consent import ALLOW
 from ptm_plus.progress import Silent
-from ptm_plus.report import GROUPS, read_report
+from ptm_plus.report import COLUMN_TITLES, GROUPS, read_report
 from ptm_plus.sample import build_world, shuffled
 from ptm_plus.sample_run import sample_settings
 from ptm_plus.settings_files import dump_toml, resolve
 
 PLUGINS = ("kg-fusion", "tlm")
 RUNS = ("with_plugins", "without_plugins", "shuffled_graph")
-NAMES = {
-    "with_plugins": "with plugins",
-    "without_plugins": "without",
-    "shuffled_graph": "shuffled graph",
-    "majority_guess": "majority guess",
-}
 MARKS = ("<!-- sample-table -->", "<!-- /sample-table -->")
 
 
@@ -98,7 +92,7 @@ def table(seeds: Sequence[Mapping[str, float]], guess: Mapping[str, Any]) -> str
         ("… mean over objects", "graph_only_facts", "over_objects"),
         ("translation retrieval", "translation_retrieval", "accuracy"),
     ]
-    lines = [f"| | {' | '.join(NAMES.values())} |", "|---|" + "---|" * len(NAMES)]
+    lines = [f"| | {' | '.join(COLUMN_TITLES.values())} |", "|---|" + "---|" * len(COLUMN_TITLES)]
     for title, probe, measure in rows:
         cells = [_cell([s.get(f"{probe}.{run}.{measure}") for s in seeds]) for run in RUNS]
         group = guess.get(GROUPS.get(probe, ""), {})

@@ -34,8 +34,15 @@ VERSION = 1
 GROUPS = {"in_text_facts": "in_text", "graph_only_facts": "graph_only"}
 """Question group behind each fact probe."""
 
-COLUMNS = ("with_plugins", "without_plugins", "shuffled_graph", "majority_guess")
-"""Whose accuracy a fact probe gives."""
+COLUMN_TITLES = {
+    "with_plugins": "with plugins",
+    "without_plugins": "without",
+    "shuffled_graph": "shuffled graph",
+    "majority_guess": "majority guess",
+}
+"""Whose accuracy a fact probe gives, and how that is called."""
+
+COLUMNS = tuple(COLUMN_TITLES)
 
 
 def make_report(

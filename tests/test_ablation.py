@@ -26,8 +26,16 @@ from ptm_plus.ablation.comparisons import (
 )
 from ptm_plus.ablation.curves import at, at_equal_time, curves_of
 from ptm_plus.ablation.outcomes import outcomes
-from ptm_plus.ablation.planning import PlannedArm, Request, _within_hours, plan_ablation
+from ptm_plus.ablation.planning import (
+    PlannedArm,
+    Request,
+    _planned,
+    _within_hours,
+    plan_ablation,
+)
+from ptm_plus.ablation.processes import slots
 from ptm_plus.ablation.resampling import holm, paired_difference
+from ptm_plus.ablation.trial import Trial
 from ptm_plus.components import Placebo
 from ptm_plus.errors import PtmPlusError, SettingsError
 from ptm_plus.examples import Example
@@ -438,6 +446,33 @@ def request(folder: Path, **changes: Any) -> Request:
         "keep": False,
     }
     return Request(**{**given, **changes})
+
+
+def test_steps_are_those_of_equal_tokens(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    trials = {NONE: Trial(100.0, 2.0, 40.0), "tlm": Trial(80.0, 3.0, 50.0)}
+    found = _planned(asked, Arm("tlm", ("tlm",)), trials)
+    assert found.steps == 5  # four steps of 100 tokens are five of 80
+    assert found.tokens == 400
+    assert found.fixed == pytest.approx(9 * 50 / 3600)
+    assert found.hours == pytest.approx((9 * 50 + 5 * 3) / 3600)
+    other = Arm("tlm, x", ("tlm",), placebo("x"))
+    of_placebo = _planned(asked, other, {**trials, "tlm, x": Trial(200.0)})
+    assert of_placebo.steps == 2
+    assert of_placebo.hours == pytest.approx((9 * 50 + 2 * 3) / 3600)  # timed as its plugin
+
+
+def test_runs_share_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptm_plus.crew.cores", lambda: 8)
+    assert slots("cpu", 0, 2) == [None] * 4
+    assert slots("cpu", 0, 0) == [None]
+    assert slots("cpu", 3, 2) == [None] * 3
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert slots("cuda", 0, 0) == [0, 1]
+    assert slots("cuda", 3, 0) == [0, 1, 0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert slots("cuda", 0, 0) == [5, 7]
 
 
 def arm_of(name: str, steps: int, hours: float, fixed: float) -> PlannedArm:

@@ -27,6 +27,7 @@ from ptm_plus.masking import (
     Vocabulary,
     _apart,
     force_spans,
+    hide_attached,
     plan_masks,
     span_units,
     weighed_kind,
@@ -660,6 +661,29 @@ def test_forcing_nothing_changes_nothing(small):
     assert not found.predicted.any()
     empty = force_spans(view, "phrase", np.zeros(0, dtype=bool), VOCABULARY)
     assert len(empty.treatment["phrase"]) == 0
+
+
+def test_what_is_attached_to_masked_words_is_hidden_with_all_its_mentions(tmp_path):
+    view = maker_of(tmp_path, random_sequences(200, 3)).view(
+        np.arange(200), np.zeros(200, dtype=np.int64)
+    )
+    words = plan(view, rate=0.3)
+    found = hide_attached(view, words, view.spans)
+    spans = view.spans_of("entity")
+    every = range(len(spans))
+    hit = [
+        bool(words.predicted[spans.start[n] : spans.start[n] + spans.length[n]].any())
+        for n in every
+    ]
+    alike = [[m for m in every if m == n or spans.id[m] == spans.id[n] >= 0] for n in every]
+    hidden = [
+        any(hit[m] and spans.sequence[m] == spans.sequence[n] for m in alike[n]) for n in every
+    ]
+    assert found.hit["entity"].tolist() == hit
+    assert found.treatment["entity"].tolist() == [int(one) for one in hidden]
+    assert 0 < sum(hit) < sum(hidden) < len(spans)  # other mentions of masked ones are among them
+    assert np.array_equal(found.ids, words.ids)
+    assert np.array_equal(found.predicted, words.predicted)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ptm_plus.ablation.comparisons import (
 )
 from ptm_plus.ablation.curves import Curve, at_equal_time, curves_of
 from ptm_plus.ablation.planning import CURVE, PlannedArm, Request, arm_settings
-from ptm_plus.ablation.processes import Crew, Job, read_outcomes
+from ptm_plus.ablation.processes import Job, Runner
 from ptm_plus.files import read_json, write_whole
 from ptm_plus.plugins import requests_by_instance
 from ptm_plus.progress import Watch
@@ -45,7 +45,7 @@ def ablate(request: Request, planned: Sequence[PlannedArm], watch: Watch) -> dic
     """
     arms = [one.arm for one in planned]
     jobs = {
-        (one.arm.name, seed): _job(request, one, seed, watch)
+        (one.arm.name, seed): _job(request, one, seed)
         for seed in range(request.seeds)  # seed by seed: a broken off ablation has whole ones
         for one in planned
     }
@@ -58,7 +58,7 @@ def ablate(request: Request, planned: Sequence[PlannedArm], watch: Watch) -> dic
             done += 1
             task.update(done, len(jobs), job.title)
 
-        Crew(request.slots).work(list(jobs.values()), finished)
+        Runner(request.slots).work(list(jobs.values()), finished)
     by_arm = {arm.name: [jobs[arm.name, seed] for seed in range(request.seeds)] for arm in arms}
     with watch.task("compare"):
         found = _document(request, planned, by_arm)
@@ -80,9 +80,9 @@ def read_ablation(folder: Path) -> tuple[dict[str, Any], dict[str, list[dict[str
     return document, curves
 
 
-def _job(request: Request, planned: PlannedArm, number: int, watch: Watch) -> Job:
+def _job(request: Request, planned: PlannedArm, number: int) -> Job:
     seed = request.settings.train.seed + number
-    settings = arm_settings(request, planned.arm, seed, watch)
+    settings = arm_settings(request, planned.arm, seed)
     every = settings.train.evaluate_every or max(1, planned.steps // CURVE)
     train = settings.train.model_copy(
         update={"steps": planned.steps, "evaluate_every": every, "keep": 1, "keep_best": 0}
@@ -103,7 +103,9 @@ def _job(request: Request, planned: PlannedArm, number: int, watch: Watch) -> Jo
 def _document(
     request: Request, planned: Sequence[PlannedArm], jobs: Mapping[str, Sequence[Job]]
 ) -> dict[str, Any]:
-    outcomes: dict[str, Any] = {arm: [read_outcomes(job) for job in of] for arm, of in jobs.items()}
+    outcomes: dict[str, Any] = {
+        arm: [read_json(job.outcomes) for job in of] for arm, of in jobs.items()
+    }
     curves = {arm: [curves_of(read_log(job.folder)) for job in of] for arm, of in jobs.items()}
     tables = tables_of(outcomes)
     comparisons = compare(tables, pairs_of([one.arm for one in planned]))

@@ -99,13 +99,13 @@ def plan_ablation(request: Request, watch: Watch) -> list[PlannedArm]:
     with watch.task("try the arms out") as task:
         for number, arm in enumerate(arms):
             task.update(number, len(arms), arm.name)
-            settings = arm_settings(request, arm, request.settings.train.seed, watch)
+            settings = arm_settings(request, arm, request.settings.train.seed)
             timed = arm.placebo is None
             trials[arm.name] = try_out(settings, request.device, Silent(), timed=timed)
         task.update(len(arms), len(arms))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # the runs are processes of their own
-    planned = [_planned(request, arm, trials, watch) for arm in arms]
+    planned = [_planned(request, arm, trials) for arm in arms]
     planned = _within_hours(request, planned)
     rows = [{"name": one.arm.name, **_figures(one)} for one in planned]
     write_whole(kept, json.dumps({"key": request.key, "arms": rows}, indent=1))
@@ -125,7 +125,7 @@ def _arms(request: Request, watch: Watch) -> list[Arm]:
     return arms_of(list(requests_by_instance(settings.plugins)), placebos, request.design)
 
 
-def arm_settings(request: Request, arm: Arm, seed: int, watch: Watch) -> RunSettings:
+def arm_settings(request: Request, arm: Arm, seed: int) -> RunSettings:
     """Return the settings of an arm's run; its placebo's files are written."""
     settings = settings_of(request.settings, arm, requests_by_instance(request.settings.plugins))
     folder = request.settings.output.absolute()
@@ -139,9 +139,9 @@ def arm_settings(request: Request, arm: Arm, seed: int, watch: Watch) -> RunSett
     return settings
 
 
-def _planned(request: Request, arm: Arm, trials: Mapping[str, Trial], watch: Watch) -> PlannedArm:
+def _planned(request: Request, arm: Arm, trials: Mapping[str, Trial]) -> PlannedArm:
     """Return an arm with steps of as many tokens as the run without plugins has."""
-    settings = arm_settings(request, arm, request.settings.train.seed, watch)
+    settings = arm_settings(request, arm, request.settings.train.seed)
     own, base = trials[arm.name], trials[NONE]
     steps = max(1, round(settings.train.steps * base.tokens_per_step / own.tokens_per_step))
     timed = own if arm.placebo is None else trials[arm.plugins[0]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -54,12 +53,17 @@ class Job:
         return self.settings.output
 
     @property
+    def outcomes(self) -> Path:
+        """The file of what it got right."""
+        return self.folder / OUTCOMES
+
+    @property
     def is_done(self) -> bool:
         """Whether it was trained and measured."""
-        return (self.folder / OUTCOMES).is_file()
+        return self.outcomes.is_file()
 
 
-class Crew:
+class Runner:
     """Runs jobs, so many at a time, each on a device of its own.
 
     Args:
@@ -105,7 +109,7 @@ class Crew:
                 measured,
                 {
                     "run": str(job.folder),
-                    "target": str(job.folder / OUTCOMES),
+                    "target": str(job.outcomes),
                     "tasks": list(job.tasks),
                     "seed": job.settings.train.seed,
                     "device": job.device,
@@ -196,9 +200,3 @@ def slots(device: str, jobs: int, threads: int) -> list[int | None]:
     from ptm_plus.crew import cores
 
     return [None] * (jobs or (max(1, cores() // threads) if threads else 1))
-
-
-def read_outcomes(job: Job) -> dict[str, object]:
-    """Return what a run got right."""
-    found: dict[str, object] = json.loads((job.folder / OUTCOMES).read_text(encoding="utf-8"))
-    return found

@@ -18,13 +18,8 @@ from ptm_plus.cli.rendering import (
     readable,
     span,
 )
+from ptm_plus.report import COLUMN_TITLES
 
-_COLUMNS = {
-    "with_plugins": "with plugins",
-    "without_plugins": "without",
-    "shuffled_graph": "shuffled graph",
-    "majority_guess": "majority guess",
-}
 _PROBES = {
     "in_text_facts": "facts in the text",
     "graph_only_facts": "facts only in the graph",
@@ -101,14 +96,14 @@ def _probes(probes: Mapping[str, Any]) -> Iterator[RenderableType]:
         scores.append((title, "accuracy", probe))
         if "over_objects" in probe:
             scores.append((title, "mean over objects", probe["over_objects"]))
-    used = [name for name in _COLUMNS if any(s.get(name) is not None for _, _, s in scores)]
+    used = [name for name in COLUMN_TITLES if any(s.get(name) is not None for _, _, s in scores)]
     rows = [
         (title, figure, *(_decimals(score.get(name)) for name in used))
         for title, figure, score in scores
         if any(score.get(name) is not None for name in used)
     ]
     if rows:
-        headings = ("probe", "", *(_COLUMNS[name] for name in used))
+        headings = ("probe", "", *(COLUMN_TITLES[name] for name in used))
         yield columns(headings, rows, right=headings[2:])
 
 

@@ -9,16 +9,9 @@ from typing import Any
 
 import tomli_w
 
+from ptm_plus.ablation.comparisons import ROLES
 from ptm_plus.pages.page import figures, folded, page, plot, table, words
 from ptm_plus.pages.plots import Interval, forest, lines
-
-ROLES = {
-    "plugin": "alone against no plugin",
-    "knowledge": "against its placebo",
-    "placebo": "the placebo against no plugin",
-    "all": "all plugins against none",
-    "within all": "all plugins against all but it",
-}
 
 
 def ablation_page(document: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]) -> str:

@@ -10,16 +10,10 @@ import tomli_w
 
 from ptm_plus.pages.page import bar, figures, folded, page, plot, table, words
 from ptm_plus.pages.plots import bars, lines
+from ptm_plus.report import COLUMN_TITLES
 
 _MOST_BARS = 12
 """Strata of a stream that a picture has room for; the table has all."""
-
-_COLUMNS = {
-    "with_plugins": "with plugins",
-    "without_plugins": "without",
-    "shuffled_graph": "shuffled graph",
-    "majority_guess": "majority guess",
-}
 
 
 def run_page(
@@ -115,16 +109,16 @@ def _curves(records: Sequence[Mapping[str, Any]], read: Any) -> dict[str, list[A
 def _probes(report: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for name, probe in report["probes"].items():
-        if any(probe.get(column) is not None for column in _COLUMNS):
+        if any(probe.get(column) is not None for column in COLUMN_TITLES):
             title = f"{name.replace('_', ' ')}, {probe['questions']:,} questions"
-            rows.append((title, *(_decimals(probe.get(column)) for column in _COLUMNS)))
+            rows.append((title, *(_decimals(probe.get(column)) for column in COLUMN_TITLES)))
             other = probe.get("over_objects")
             if other:
-                cells = (_decimals(other.get(column)) for column in _COLUMNS)
+                cells = (_decimals(other.get(column)) for column in COLUMN_TITLES)
                 rows.append(("… mean over objects", *cells))
     if rows:
         yield "<h2>What it knows</h2>"
-        yield from table(("accuracy", *_COLUMNS.values()), rows)
+        yield from table(("accuracy", *COLUMN_TITLES.values()), rows)
 
 
 def _accuracies(evaluation: Mapping[str, Any]) -> Iterator[str]:
