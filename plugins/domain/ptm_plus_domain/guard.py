@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 
@@ -14,6 +15,7 @@ class ForgettingGuard:
     Attributes:
         margin: how far the loss on general text may rise, in nats.
         start: losses before the first step, by name; empty until they are heard.
+        before: losses at the evaluation before the last; empty at the first.
         last: losses at the last evaluation.
         step: its step.
         cuts: steps from which the learning rate is lowered once more.
@@ -21,6 +23,7 @@ class ForgettingGuard:
 
     margin: float
     start: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     step: int = 0
     cuts: list[int] = field(default_factory=list)
@@ -28,7 +31,7 @@ class ForgettingGuard:
     def hear(self, step: int, losses: Mapping[str, float]) -> None:
         """Take in the losses of an evaluation; the first are the start."""
         self.start = self.start or dict(losses)
-        self.last, self.step = dict(losses), step
+        self.before, self.last, self.step = self.last, dict(losses), step
 
     @property
     def risen(self) -> float:
@@ -39,6 +42,11 @@ class ForgettingGuard:
     def is_beyond(self) -> bool:
         """Whether more is forgotten than the margin allows; a loss that is no number is beyond."""
         return not self.risen <= self.margin
+
+    @property
+    def is_rising(self) -> bool:
+        """Whether the loss on general text did not fall since the evaluation before."""
+        return not self.last.get("general", 0.0) < self.before.get("general", inf)
 
     def cuts_before(self, step: int) -> int:
         """Return how often the rate was lowered for a step."""
@@ -55,9 +63,16 @@ class ForgettingGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"start": self.start, "last": self.last, "step": self.step, "cuts": self.cuts}
+        return {
+            "start": self.start,
+            "before": self.before,
+            "last": self.last,
+            "step": self.step,
+            "cuts": self.cuts,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take it back."""
-        self.start, self.last = dict(state["start"]), dict(state["last"])
+        self.start = dict(state["start"])
+        self.before, self.last = dict(state["before"]), dict(state["last"])
         self.step, self.cuts = int(state["step"]), list(state["cuts"])

@@ -179,6 +179,8 @@ class Domain:
                 f"raise plugin.{self.instance}.replay, lower train.lr, or allow more with "
                 f"plugin.{self.instance}.guard.margin",
             )
+        if not guard.is_rising:
+            return
         guard.cuts.append(guard.step)
         share = self.settings.guard.factor ** len(guard.cuts)
         context.watch.note(f"{words}; the learning rate is lowered to {share:g} of its plan")

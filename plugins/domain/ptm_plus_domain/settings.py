@@ -19,7 +19,10 @@ class GuardSettings(Section):
         0.1, ge=0, description="How far the loss on general text may rise above its start, in nats."
     )
     factor: float = Field(
-        0.5, gt=0, lt=1, description="On the learning rate, at each evaluation beyond the margin."
+        0.5,
+        gt=0,
+        lt=1,
+        description="On the learning rate, at each evaluation beyond the margin and still rising.",
     )
 
 

@@ -22,6 +22,7 @@ from ptm_plus.run_folder import checkpoints, write_settings
 from ptm_plus.settings_paths import anchored, names_files
 from ptm_plus.train import Trainer
 from ptm_plus_domain.guard import ForgettingGuard
+from ptm_plus_domain.hooks import Domain
 
 pytestmark = pytest.mark.domain
 
@@ -229,6 +230,7 @@ def test_the_guard_compares_with_the_start_whatever_came_between(losses, margin)
     for step, loss in enumerate(losses):
         guard.hear(step, {"general": loss})
     assert guard.is_beyond == (losses[-1] - losses[0] > margin)
+    assert guard.is_rising == (len(losses) > 1 and losses[-1] >= losses[-2])
     again = ForgettingGuard(margin)
     again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert again == guard
@@ -239,6 +241,17 @@ def test_a_loss_that_is_no_number_is_beyond_any_margin():
     guard.hear(0, {"general": 1.0})
     guard.hear(1, {"general": float("nan")})
     assert guard.is_beyond
+    assert guard.is_rising
+
+
+def test_the_guard_slows_only_while_the_loss_still_rises(files, tmp_path, monkeypatch):
+    guard = {"action": "slow", "margin": 0.3}
+    # Within the margin, risen twice, falling, level, within, risen, falling; the last is the end.
+    heard = iter([1.0, 1.25, 1.5, 1.75, 1.5, 1.5, 1.25, 1.75, 1.5, 2.0])
+    monkeypatch.setattr(Domain, "measure", lambda self, context: {"general": next(heard)})
+    trainer = domain_trainer(files, tmp_path, "train.evaluate_every=1", steps=9, guard=guard)
+    trainer.fit()
+    assert trainer.run.plugins.instances[0].implementation.guard.cuts == [2, 3, 5, 7]
 
 
 # ---------------------------------------------------------------------------------------------
