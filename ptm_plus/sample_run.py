@@ -167,7 +167,9 @@ def _under(
     tree: dict[str, Any] = given.model_dump(mode="json")
     for key, value in values.items():
         section, name = key.split(".")
-        if resolved.origins.get(key, "default") == "default":
+        if isinstance(value, Mapping):  # a table: each of its keys has an origin of its own
+            tree[section][name] = {**value, **tree[section][name]}
+        elif resolved.origins.get(key, "default") == "default":
             tree[section][name] = value
     for name in given.plugins:
         table = tables.get(name) or tables.get(name.partition(":")[0])

@@ -227,6 +227,12 @@ class Stepper:
         return bad
 
     def _seed_device(self, step: int, number: int) -> None:
-        """Reseed device randomness (dropout), so that a resumed run draws the same."""
-        seed = self.run.settings.train.seed
-        torch.manual_seed(derive_key(seed, "device", step, number, self.world.rank) % 2**63)
+        """Reseed device randomness (dropout), so that a resumed run draws the same.
+
+        ``torch.manual_seed`` does the same to every device there may be, in a millisecond.
+        """
+        run = self.run
+        key = derive_key(run.settings.train.seed, "device", step, number, self.world.rank) % 2**63
+        torch.default_generator.manual_seed(key)
+        if run.device.type == "cuda":
+            torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def test_every_figure_of_the_table_is_measured(folder: Path) -> None:
     assert {"with_plugins", "without_plugins", "questions"} == set(retrieval)
     assert {"mlm", "tlm", "dea"} == set(report["objectives"])
     assert {"mlm"} == set(report["baseline"]["objectives"])
+
+
+def test_single_values_of_a_table_are_the_user_s_and_the_others_the_sample_s(folder: Path) -> None:
+    for run in (folder, folder / "without-plugins"):
+        config = tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))["model"][
+            "config"
+        ]
+        assert (config["hidden_size"], config["intermediate_size"]) == (16, 512)
 
 
 def test_both_runs_do_as_many_steps_on_the_same_data(folder: Path) -> None:

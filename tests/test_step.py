@@ -18,9 +18,12 @@ from tiny import (
 )
 from torch.nn.functional import cross_entropy
 
+from ptm_plus.keyed import derive_key
 from ptm_plus.microbatch import to_device
+from ptm_plus.processes import World, make_accelerator
 from ptm_plus.run import Run
 from ptm_plus.step import Passes, Tally, add_counts, add_outcome, shares
+from ptm_plus.stepper import Stepper
 
 LIMIT = 1e-9
 TEXT = {"data.pairs": []}
@@ -284,6 +287,20 @@ def test_a_loss_without_anything_to_count_adds_nothing():
     divisors = dict.fromkeys(run.loss_keys(), 0.0)
     loss, sums, metrics = run.root.losses(batch, divisors, {"mlm": 1.0, "dea": 1.0})
     assert (float(loss), sums, metrics) == (0.0, {}, {})
+
+
+def test_a_micro_batch_draws_what_its_key_alone_says():
+    run = tiny_run("bert", ())
+    stepper = Stepper(run, World(make_accelerator("fp32", "cpu")))
+    drawn = []
+    for key in ((3, 1), (3, 2), (3, 1)):
+        torch.rand(5)  # what others drew before
+        stepper._seed_device(*key)
+        drawn.append(torch.rand(8))
+    assert drawn[0].equal(drawn[2])
+    assert not drawn[0].equal(drawn[1])
+    torch.manual_seed(derive_key(run.settings.train.seed, "device", 3, 1, 0) % 2**63)
+    assert drawn[0].equal(torch.rand(8))
 
 
 def test_a_share_of_nothing_is_not_reported():
