@@ -7,6 +7,7 @@ no plugins, no counts over processes, no digests, no guards, no log.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import torch
@@ -54,7 +55,9 @@ class Loop:
     def step(self) -> int:
         """Take a step; return its tokens."""
         batches = next(self.steps)
-        count = sum(len(batch.labels) for batch in batches)
+        count: Counter[str] = Counter()
+        for batch in batches:
+            count[batch.stream] += len(batch.labels)
         for batch in batches:
             self._only = batch.predicted
             states = self.model.bert(
@@ -64,7 +67,8 @@ class Loop:
                 ptm_packing=attention.Packing(batch),
             )[0][0]
             logits = self.model.cls(states)
-            (cross_entropy(logits, batch.labels, reduction="sum") / count).backward()
+            loss = cross_entropy(logits, batch.labels, reduction="sum")
+            (loss / count[batch.stream]).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
