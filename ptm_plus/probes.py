@@ -88,7 +88,7 @@ class ProbeContext:
         """Yield micro-batches of a stream's held-out sequences, masked once and for all."""
         settings = self.run.settings
         data = self._data(stream)
-        size = settings.batch.row_tokens * settings.batch.micro_rows
+        size = settings.batch.evaluated_tokens
         for row in held_out_rows(data, size, settings.evaluate.sequences):
             yield self.run.collator.batch([row], [row], settings.masking.rate)
 
@@ -110,7 +110,7 @@ class ProbeContext:
         """
         settings = self.run.settings
         data = self._data(stream)
-        size = settings.batch.row_tokens * settings.batch.micro_rows
+        size = settings.batch.evaluated_tokens
         limit = len(data.held_out) if stream == MENTIONS else settings.evaluate.sequences
         for row in held_out_rows(data, size, limit):
             view = self.run.collator.view([row])

@@ -21,10 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ptm_plus.files import read_json
-from ptm_plus.peak_memory import peak_resident
+from ptm_plus.peak_memory import peak_memory
 from ptm_plus.run import Run
 from ptm_plus.sampling import expected
 from ptm_plus.step import Progress
@@ -80,13 +78,6 @@ def make_report(
         "linked_pairs": {n: asdict(found) for n, found in run.prepared.linked_pairs.items()},
         "files": [],
     }
-
-
-def peak_memory(device: torch.device) -> dict[str, Any]:
-    """Return the most memory that this process held: the device's, on the CPU its own."""
-    if device.type == "cuda":
-        return {"device": "cuda", "peak_bytes": torch.cuda.max_memory_allocated(device)}
-    return {"device": "cpu", "peak_bytes": peak_resident()}
 
 
 def probe_columns(

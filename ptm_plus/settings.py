@@ -142,12 +142,21 @@ class MaskingSettings(Section):
     unit: Literal["word", "token"] = Field("word", description="Unit of the core's own kind.")
 
 
+PASS_ROWS = 8
+"""Rows of a pass where nobody says otherwise."""
+
+
 class BatchSettings(Section):
     """Size and make-up of a step."""
 
     row_tokens: int = Field(512, ge=16, description="Tokens of a packed row.")
     rows: int = Field(8, ge=1, description="Rows per optimizer step, all processes together.")
-    micro_rows: int = Field(8, ge=1, description="Rows per forward pass of one process.")
+    micro_rows: int = Field(
+        PASS_ROWS,
+        ge=0,
+        description="Rows per forward pass of one process; 0: on a GPU as many as memory holds, "
+        f"elsewhere {PASS_ROWS}.",
+    )
     weights: dict[str, NotNegative] = Field(
         default_factory=dict,
         description="Rows of a stream against those of the others: `{text = 3, pairs = 1}`.",
@@ -170,6 +179,11 @@ class BatchSettings(Section):
         description="A stratum that was read whole is read again in a new order, as often as its "
         "share asks for; or at most `max_epochs` times, with a smaller share from the start.",
     )
+
+    @property
+    def evaluated_tokens(self) -> int:
+        """Tokens of a pass where nothing is trained, whatever the device holds."""
+        return self.row_tokens * (self.micro_rows or PASS_ROWS)
 
 
 class StageSettings(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ptm_plus.optimizer import (
 )
 from ptm_plus.processes import World, unsynchronised
 from ptm_plus.run import Run
+from ptm_plus.settings import PASS_ROWS
 from ptm_plus.stages import Stage
 from ptm_plus.step import Kept, LossKey, Tally, add_outcome, joined
 
@@ -110,6 +112,15 @@ class Stepper:
         self.optimizer = build_optimizer(run.encoder, self.rules, run.settings.train)
         self._careful = CAREFUL_STEPS
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of a micro-batch while memory suffices."""
+        batch = self.run.settings.batch
+        if batch.micro_rows:
+            return batch.micro_rows
+        own = math.ceil(batch.rows / self.world.size)
+        return own if self.run.device.type == "cuda" else min(own, PASS_ROWS)
+
     def batches(
         self, rows: Mapping[str, Sequence[Row]], plan: StepPlan, micro_rows: int
     ) -> list[LocalBatch]:
@@ -118,11 +129,11 @@ class Stepper:
         Args:
             rows: rows of the step by stream, all processes together.
             plan: the step's plan.
-            micro_rows: most rows of a micro-batch, if fewer than the setting; 0 for the setting.
+            micro_rows: most rows of a micro-batch, if fewer than ``most_rows``; 0 for these.
         """
         settings, world = self.run.settings, self.world
         level = settings.train.parallel == "fsdp" and world.size > 1
-        size = min(micro_rows or settings.batch.micro_rows, settings.batch.micro_rows)
+        size = min(micro_rows or self.most_rows, self.most_rows)
         return local_batches(self.run, rows, plan, size, world.rank, world.size, level=level)
 
     def take(

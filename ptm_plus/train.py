@@ -177,7 +177,7 @@ class Trainer:
 
     def _halve(self) -> None:
         """Make micro-batches half as large, after memory ran out."""
-        most = self.run.settings.batch.micro_rows
+        most = self.stepper.most_rows
         size = min(self.progress.micro_rows or most, most)
         if size == 1:
             raise torch.OutOfMemoryError("one row alone does not fit; lower batch.row_tokens")

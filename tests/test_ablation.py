@@ -35,7 +35,6 @@ from ptm_plus.ablation.planning import (
 )
 from ptm_plus.ablation.processes import slots
 from ptm_plus.ablation.resampling import holm, paired_difference
-from ptm_plus.ablation.trial import Trial
 from ptm_plus.components import Placebo
 from ptm_plus.errors import PtmPlusError, SettingsError
 from ptm_plus.examples import Example
@@ -46,6 +45,7 @@ from ptm_plus.placebos import mispaired, shuffled_graph
 from ptm_plus.plugins import requests_by_instance
 from ptm_plus.probes import ProbeContext, mention_answers
 from ptm_plus.progress import Silent
+from ptm_plus.tryout import Tryout
 
 
 def placebo(name: str) -> Placebo:
@@ -450,14 +450,14 @@ def request(folder: Path, **changes: Any) -> Request:
 
 def test_steps_are_those_of_equal_tokens(tmp_path: Path) -> None:
     asked = request(tmp_path)
-    trials = {NONE: Trial(100.0, 2.0, 40.0), "tlm": Trial(80.0, 3.0, 50.0)}
+    trials = {NONE: Tryout(100.0, 2.0, 40.0), "tlm": Tryout(80.0, 3.0, 50.0)}
     found = _planned(asked, Arm("tlm", ("tlm",)), trials)
     assert found.steps == 5  # four steps of 100 tokens are five of 80
     assert found.tokens == 400
     assert found.fixed == pytest.approx(9 * 50 / 3600)
     assert found.hours == pytest.approx((9 * 50 + 5 * 3) / 3600)
     other = Arm("tlm, x", ("tlm",), placebo("x"))
-    of_placebo = _planned(asked, other, {**trials, "tlm, x": Trial(200.0)})
+    of_placebo = _planned(asked, other, {**trials, "tlm, x": Tryout(200.0)})
     assert of_placebo.steps == 2
     assert of_placebo.hours == pytest.approx((9 * 50 + 2 * 3) / 3600)  # timed as its plugin
 

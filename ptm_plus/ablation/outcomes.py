@@ -105,7 +105,7 @@ def _masked_words(context: ProbeContext, stream: str) -> Measure:
     )
     data = run.prepared.streams[stream]
     sums: dict[int, list[float]] = defaultdict(list)
-    size = settings.batch.row_tokens * settings.batch.micro_rows
+    size = settings.batch.evaluated_tokens
     for row in held_out_rows(data, size, settings.evaluate.sequences):
         view = run.collator.view([row])
         plan = hide_attached(view, plain.masks(view, settings.masking.rate), view.spans)

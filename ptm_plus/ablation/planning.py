@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from ptm_plus.ablation.arms import NONE, Arm, Design, arms_of, placebos_of, settings_of
-from ptm_plus.ablation.trial import Trial, try_out
 from ptm_plus.errors import SettingsError
 from ptm_plus.files import read_json, write_whole
 from ptm_plus.plugins import requests_by_instance
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import dump_toml
+from ptm_plus.tryout import Tryout, try_out
 
 CURVE = 8
 """Evaluations of a run whose settings ask for none: the curve that equal time is read off."""
@@ -95,7 +95,7 @@ def plan_ablation(request: Request, watch: Watch) -> list[PlannedArm]:
     kept = request.settings.output / _PLAN
     if kept.is_file():
         return _kept_plan(request, arms, kept)
-    trials: dict[str, Trial] = {}
+    trials: dict[str, Tryout] = {}
     with watch.task("try the arms out") as task:
         for number, arm in enumerate(arms):
             task.update(number, len(arms), arm.name)
@@ -139,7 +139,7 @@ def arm_settings(request: Request, arm: Arm, seed: int) -> RunSettings:
     return settings
 
 
-def _planned(request: Request, arm: Arm, trials: Mapping[str, Trial]) -> PlannedArm:
+def _planned(request: Request, arm: Arm, trials: Mapping[str, Tryout]) -> PlannedArm:
     """Return an arm with steps of as many tokens as the run without plugins has."""
     settings = arm_settings(request, arm, request.settings.train.seed)
     own, base = trials[arm.name], trials[NONE]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ptm_plus.cli.flags import CodeFlag, OutputFlags, RunFlags, spread
+from ptm_plus.cli.flags import CodeFlag, DeviceFlag, OutputFlags, RunFlags, spread
 from ptm_plus.cli.outlet import open_outlet, stoppable
 from ptm_plus.cli.rendering import account_table
 from ptm_plus.cli.sample_inputs import given_or_sample
-
-if TYPE_CHECKING:
-    pass
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Sequences to show.")]
 Epoch = Annotated[int, typer.Option("--epoch", min=0, help="Epoch whose masks to show.")]
@@ -44,9 +41,16 @@ def plan(
     context: typer.Context,
     run: RunFlags,
     code: CodeFlag,
+    where: DeviceFlag,
     output: OutputFlags,
     prepare_data: Annotated[
         bool, typer.Option("--prepare", help="Prepare data and vectors first, if need be.")
+    ] = False,
+    take_steps: Annotated[
+        bool,
+        typer.Option(
+            "--try", help="Prepare, and take some steps here: speed, memory, rows at a time."
+        ),
     ] = False,
 ) -> None:
     """Show what a run would do and cost, without training.
@@ -60,7 +64,8 @@ def plan(
         from ptm_plus.cli.plan_tables import plan_tables
 
         settings = given_or_sample(resolved, outlet.watch)
-        document = make_plan(settings, outlet.watch, prepare_data=prepare_data)
+        device = where.checked() if take_steps else ""
+        document = make_plan(settings, outlet.watch, prepare_data=prepare_data, device=device)
     outlet.show(document, lambda: plan_tables(document))
 
 

@@ -24,6 +24,7 @@ from ptm_plus.prepare.preparation import Planned
 from ptm_plus.prepare.stream import plan_stream
 from ptm_plus.prepared import prepare_arranged
 from ptm_plus.progress import Silent, Task, Watch
+from ptm_plus.tryout import try_out, try_sizes
 
 if TYPE_CHECKING:
     from ptm_plus.run import Run
@@ -48,18 +49,21 @@ class DryWatch(Silent):
         yield  # pragma: no cover
 
 
-def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False) -> dict[str, Any]:
+def make_plan(
+    settings: RunSettings, watch: Watch, *, prepare_data: bool = False, device: str = ""
+) -> dict[str, Any]:
     """Return the plan of a run as plain values.
 
     Args:
         settings: the run's settings.
         watch: where progress goes.
         prepare_data: prepare data and vectors first where need be.
+        device: ``auto``, ``cpu`` or ``cuda``: prepare, and take some steps there; none if empty.
 
     Returns:
         ``settings`` (the main ones), ``plugins``, ``prepare`` (artifacts, and whether they are
         there), and, where the data are prepared, ``streams``, ``mixture``, ``masking``, ``stages``,
-        ``model``; ``missing`` says why something is not in the plan.
+        ``model``; ``tried`` with a device; ``missing`` says why something is not in the plan.
 
     Raises:
         PtmPlusError: as a launch would.
@@ -70,6 +74,7 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
         "prepare": [],
         "missing": "",
     }
+    prepare_data = prepare_data or bool(device)
     composing = watch if prepare_data else DryWatch()
     try:
         arranged = arrange(settings, composing)
@@ -84,9 +89,36 @@ def make_plan(settings: RunSettings, watch: Watch, *, prepare_data: bool = False
         document["stages"] = stage_figures(run)
         document["model"] = model_figures(run)
         document["features"] = _features(run)
+        if device:
+            document["tried"] = _tried(settings, device, watch)
     except _WouldWork as work:
         document["missing"] = f"{work.message} would be made first"
     return document
+
+
+def _tried(settings: RunSettings, device: str, watch: Watch) -> dict[str, Any]:
+    """Take some steps, as the settings say and with micro-batches of other sizes."""
+    train, sizes = settings.train, []
+    with watch.task("take some steps") as task:
+        found = try_out(settings, device, Silent())
+        for size in try_sizes(settings, device, Silent()):
+            sizes.append(size)
+            task.update(size.rows, settings.batch.rows, f"{size.rows} rows at a time")
+    evaluations = 1 + (train.steps // train.evaluate_every if train.evaluate_every else 0)
+    seconds = train.steps * found.seconds_per_step + evaluations * found.seconds_per_evaluation
+    return {
+        "tokens_per_second": found.tokens_per_step / found.seconds_per_step,
+        "seconds": seconds,
+        "memory": found.memory,
+        "micro_rows": [
+            {
+                "rows": one.rows,
+                "tokens_per_second": found.tokens_per_step / one.seconds_per_step,
+                "peak_bytes": one.memory["peak_bytes"],
+            }
+            for one in sizes
+        ],
+    }
 
 
 def _main_settings(settings: RunSettings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ptm_plus.cli.rendering import (
     columns,
+    duration,
     firsts,
     named_rows,
     number,
@@ -42,6 +43,8 @@ def plan_tables(plan: Mapping[str, Any]) -> Group:
     if "model" in plan:
         parts += _model(plan["model"], plan["run"])
         parts += list(_features(plan["features"]))
+    if "tried" in plan:
+        parts.append(named_rows("tried here", list(_tried(plan["tried"], plan["run"]))))
     if plan["missing"]:
         parts.append(Text(f"Not all is known: {plan['missing']}. With --prepare it is done first."))
     return Group(*parts)
@@ -224,6 +227,16 @@ def _costs(model: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[tuple[s
     memory = model["memory"]
     each = ", ".join(f"{name} {size(memory[name])}" for name in memory if name != "total")
     yield "memory", f"{size(memory['total'])} ({each}); activations on top"
+
+
+def _tried(tried: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    memory = tried["memory"]
+    yield "speed", f"{tried['tokens_per_second']:,.0f} tokens/s"
+    yield "training", f"{duration(tried['seconds'])} for {run['steps']:,} steps, evaluations in it"
+    yield "memory", f"{size(memory['peak_bytes'])} at most, {memory['device']}"
+    for one in tried["micro_rows"]:
+        speed = f"{one['tokens_per_second']:,.0f} tokens/s"
+        yield f"micro_rows = {one['rows']}", f"{speed}, {size(one['peak_bytes'])}"
 
 
 def _features(features: list[dict[str, Any]]) -> Iterator[RenderableType]:
