@@ -88,23 +88,26 @@ def _objectives(prepared: Prepared, run: Run | None, stream: str) -> list[dict[s
 def mask_figures(prepared: Prepared, collator: Collator) -> list[dict[str, Any]]:
     """Return, per stream and unit kind, its share of the token budget and of predicted tokens.
 
-    Measured on the first rows of the first epoch.
+    Measured on the first rows of the first epoch; where the mask rate changes over the run, at the
+    first one and at the last.
     """
     figures = []
     for name, data in sorted(prepared.streams.items()):
         view = collator.view(first_rows(data, 0, _SAMPLED_ROWS))
-        plan = collator.masks(view, prepared.settings.masking.rate)
         maskable = max(1, int((view.words >= 0).sum()))
-        predicted = np.bincount(plan.kind[plan.predicted], minlength=len(plan.kinds))
-        figures += [
-            {
-                "stream": name,
-                "kind": kind,
-                "budget": plan.budget[kind] / maskable,
-                "predicted": int(predicted[number]) / maskable,
-            }
-            for number, kind in enumerate(plan.kinds)
-        ]
+        for rate in dict.fromkeys(prepared.settings.masking.ends):
+            plan = collator.masks(view, rate)
+            predicted = np.bincount(plan.kind[plan.predicted], minlength=len(plan.kinds))
+            figures += [
+                {
+                    "stream": name,
+                    "rate": rate,
+                    "kind": kind,
+                    "budget": plan.budget[kind] / maskable,
+                    "predicted": int(predicted[number]) / maskable,
+                }
+                for number, kind in enumerate(plan.kinds)
+            ]
     return figures
 
 
@@ -192,8 +195,9 @@ def _counts(module: nn.Module) -> tuple[int, int]:
 def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return operations per token of training: 6 per parameter of blocks and parts, and the head.
 
-    The head (transform and projection to the vocabulary) runs at predicted tokens only. Attention
-    scores, quadratic in the sequence's length, are left out.
+    The head (transform and projection to the vocabulary) runs at predicted tokens only; where their
+    share changes over the run, it is the mean. Attention scores, quadratic in the sequence's
+    length, are left out.
     """
     backbone: Any = run.encoder.backbone
     card = run.encoder.card
@@ -203,7 +207,7 @@ def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]
     output = backbone.get_output_embeddings()
     tied = output.weight is backbone.get_input_embeddings().weight
     head = sum(_counts(backbone)) - body + (output.weight.numel() if tied else 0)
-    rate = run.settings.masking.rate
+    rate = sum(run.settings.masking.ends) / 2
     figures = {
         "blocks": float((FORWARD_AND_BACKWARD + again) * blocks),
         "head": FORWARD_AND_BACKWARD * rate * head,
