@@ -202,6 +202,12 @@ class TrainSettings(Section):
     """Optimizer and schedule."""
 
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
+    optimizer: Literal["adamw", "stable-adamw", "muon"] = Field(
+        "adamw",
+        description="`stable-adamw` is AdamW with smaller steps of tensors whose second moment "
+        "lags behind (Wortsman et al. 2023), meant for `clip = 0`; `muon` is Muon (Jordan et al. "
+        "2024) for matrices of blocks and parts, and AdamW for everything else.",
+    )
     lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps for warm-up.")
     decay: Literal["linear", "cosine", "constant", "wsd"] = Field(

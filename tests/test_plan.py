@@ -91,6 +91,16 @@ def test_frozen_parameters_have_no_gradient_and_no_moments() -> None:
     assert figures == {"weights": 64, "gradients": 40, "optimizer": 80, "total": 184}
 
 
+def test_muon_keeps_one_number_of_a_matrix_where_adamw_keeps_two(files: Files) -> None:
+    given = ("plan", files.settings, "--prepare", "--set")
+    before, after = (
+        document(*given, f"train.optimizer={kind}")["model"]["memory"]["optimizer"]
+        for kind in ("adamw", "muon")
+    )
+    d, inner, layers = 16, 32, 2
+    assert before - after == 4 * layers * (4 * d * d + 2 * d * inner)
+
+
 @pytest.mark.kg_fusion
 def test_long_work_is_named_and_not_done(files: Files) -> None:
     flags = ("--kg", files.kg, "--labels", files.labels, "--plugin", "kg-fusion")

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _SAMPLED_ROWS = 16
 
-BYTES = {"weights": 4, "gradients": 4, "adam": 8}
-"""Bytes per parameter: fp32 weights; for trained ones gradients and AdamW's two moments."""
+BYTES = {"weights": 4, "gradients": 4, "adam": 8, "muon": 4}
+"""Bytes per parameter: fp32 weights; for trained ones gradients and AdamW's two moments, or Muon's
+momentum."""
 
 FORWARD_AND_BACKWARD = 6
 """Operations per parameter and token: 2 forward, 4 backward (Kaplan et al. 2020, section 2.1)."""
@@ -135,7 +136,7 @@ def model_figures(run: Run) -> dict[str, Any]:
             for one in run.tables
         ],
         "operations_per_token": operations(run, parts),
-        "memory": memory([backbone, *parts, *averages]),
+        "memory": memory([backbone, *parts, *averages], _by_muon(run)),
     }
 
 
@@ -216,14 +217,30 @@ def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]
     return {**figures, "total": sum(figures.values())}
 
 
-def memory(owners: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return bytes for weights, gradients and optimizer; activations come on top."""
+def _by_muon(run: Run) -> int:
+    """Return how many of the parameters that are trained are Muon's."""
+    from ptm_plus.muon import muon_matrices
+
+    if run.settings.train.optimizer != "muon":
+        return 0
+    names = muon_matrices(run.encoder)
+    named = run.encoder.named_parameters()
+    return sum(one.numel() for name, one in named if name in names and one.requires_grad)
+
+
+def memory(owners: Iterable[Mapping[str, Any]], by_muon: int = 0) -> dict[str, int]:
+    """Return bytes for weights, gradients and optimizer; activations come on top.
+
+    Args:
+        owners: with their numbers of trained and frozen parameters.
+        by_muon: how many of the trained ones Muon moves.
+    """
     owners = list(owners)
     trained = sum(one["trained"] for one in owners)
     whole = trained + sum(one["frozen"] for one in owners)
     figures = {
         "weights": BYTES["weights"] * whole,
         "gradients": BYTES["gradients"] * trained,
-        "optimizer": BYTES["adam"] * trained,
+        "optimizer": BYTES["adam"] * (trained - by_muon) + BYTES["muon"] * by_muon,
     }
     return {**figures, "total": sum(figures.values())}
