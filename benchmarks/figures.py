@@ -49,16 +49,19 @@ def compared(own: Seeds, base: Seeds, titles: Titles) -> dict[str, dict[str, Any
     return found
 
 
-def summary(scores: Mapping[str, Seeds], titles: Titles) -> dict[str, dict[str, Any]]:
-    """Return mean, spread, and difference to no plugin, by arm and measure.
+def summary(
+    scores: Mapping[str, Seeds], titles: Titles, base: str = BASE
+) -> dict[str, dict[str, Any]]:
+    """Return mean, spread, and difference to an arm, by arm and measure.
 
     Args:
         scores: of the same seeds, in the same order, for every arm.
         titles: the measures.
+        base: the arm that the others are compared with.
     """
     found: dict[str, dict[str, Any]] = {}
     for arm, seeds in scores.items():
-        against = {} if arm == BASE else compared(seeds, scores[BASE], titles)
+        against = {} if arm == base else compared(seeds, scores[base], titles)
         found[arm] = {}
         for measure in titles:
             values = [seed[measure] for seed in seeds]

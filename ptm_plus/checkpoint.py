@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from ptm_plus.data import Cursors, Reader
 from ptm_plus.digest import AHEAD, digests_ahead
@@ -92,7 +92,7 @@ class Snapshot:
 
 
 def take_snapshot(
-    run: Run, optimizer: AdamW, reader: Reader, progress: Progress, world: World
+    run: Run, optimizer: Optimizer, reader: Reader, progress: Progress, world: World
 ) -> Snapshot | None:
     """Copy what a checkpoint holds to the host; every process must call it.
 
@@ -139,7 +139,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def _optimizer_state(encoder: nn.Module, optimizer: AdamW) -> Iterator[tuple[str, Tensor]]:
+def _optimizer_state(encoder: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in encoder.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             yield f"{key}/{name}", value
@@ -269,7 +269,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 def load_checkpoint(
     run: Run,
-    optimizer_for: Callable[[State], AdamW] | None = None,
+    optimizer_for: Callable[[State], Optimizer] | None = None,
     watch: Watch | None = None,
     *,
     allow_changes: bool = False,
@@ -351,11 +351,13 @@ def load_weights(run: Run, folder: Path) -> None:
                 tensor.copy_(like(found[key], tensor))
 
 
-def _load_optimizer(run: Run, optimizer: AdamW, found: Mapping[str, Tensor]) -> None:
+def _load_optimizer(run: Run, optimizer: Optimizer, found: Mapping[str, Tensor]) -> None:
+    """Give parameters their state back; one that another optimizer kept begins anew."""
     optimizer.state.clear()
+    kept = {one: group["keeps"] for group in optimizer.param_groups for one in group["params"]}
     for name, parameter in run.encoder.named_parameters():
-        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in found]
-        if keys and parameter.requires_grad:
+        keys = kept.get(parameter, ())
+        if keys and all(f"{key}/{name}" in found for key in keys):
             optimizer.state[parameter] = {
                 key: found[f"step/{name}"].to(parameter.device)
                 if key == "step"

@@ -72,15 +72,47 @@ class StepPlan:
         return replace(self, **values)  # type: ignore[arg-type]
 
 
-def learning_rate(step: int, steps: int, warmup: float, decay: str) -> float:
-    """Return the factor on the peak rate at a step: linear warm-up, then the decay."""
+def learning_rate(step: int, steps: int, warmup: float, decay: str, cooldown: float = 1.0) -> float:
+    """Return the factor on the peak rate at a step: linear warm-up, then the decay.
+
+    Decays to zero reach it one step after the last. ``wsd`` (Hu et al. 2024, *MiniCPM*) goes down
+    in the last steps alone, by 1 − √ of their share that is done, which Hägele et al. 2024
+    (*Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations*) found better than
+    a straight line.
+
+    Args:
+        step: number of the step.
+        steps: how many there are.
+        warmup: share of them for warm-up.
+        decay: ``linear``, ``cosine``, ``constant`` or ``wsd``.
+        cooldown: share of them in which ``wsd`` goes down.
+    """
     ramp = max(1, round(warmup * steps))
     if step < ramp:
         return (step + 1) / ramp
+    if decay == "wsd":
+        length = min(round(cooldown * steps), steps - ramp)
+        done = max(0, step - (steps - length))
+        return 1 - math.sqrt(done / max(1, length))
     left = (steps - step) / max(1, steps - ramp)
     if decay == "linear":
         return left
     return 0.5 * (1 - math.cos(math.pi * left)) if decay == "cosine" else 1.0
+
+
+def mask_rate(step: int, steps: int, ends: tuple[float, float]) -> float:
+    """Return the mask rate of a step, on a straight line over the run.
+
+    Yang et al. 2023, *Learning Better Masking for Better Language Model Pre-training*.
+
+    Args:
+        step: number of the step.
+        steps: length of the run.
+        ends: the rate in the first step and in the last.
+    """
+    first, last = ends
+    done = min(1.0, step / max(1, steps - 1))
+    return first + (last - first) * done
 
 
 def first_step(start: float, steps: int) -> int:
@@ -156,8 +188,10 @@ class Planner:
             stream_weights=streams,
             alpha=self._values(self._alpha, step),
             objective_weights=objectives,
-            mask_rate=self._settings.masking.rate,
-            lr=learning_rate(step - stage.first, stage.steps, train.warmup, train.decay),
+            mask_rate=mask_rate(step, train.steps, self._settings.masking.ends),
+            lr=learning_rate(
+                step - stage.first, stage.steps, train.warmup, train.decay, train.cooldown
+            ),
             stratum_weights={
                 stream: self._values(courses, step) for stream, courses in self._strata.items()
             },

@@ -1,20 +1,30 @@
-"""AdamW over named parameters, with rules for freezing, rates and decay."""
+"""The optimizer over named parameters, with rules for freezing, rates and decay."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.compose import below
 from ptm_plus.encoder import Encoder
 from ptm_plus.errors import PluginError, nearest
+from ptm_plus.muon import SkippingMuon, Together, muon_matrices
 from ptm_plus.processes import is_sharded, local_rows, whole
 from ptm_plus.settings import TrainSettings
+from ptm_plus.stable_adamw import StableAdamW
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTUM = ("momentum_buffer",)
+"""What AdamW and Muon keep of a parameter."""
+
+_Groups = dict[tuple[float, float, bool], list[nn.Parameter]]
+"""By factor on the rate, decay, and whether they are sharded."""
 
 
 def apply_rules(
@@ -103,15 +113,20 @@ def set_mode(encoder: Encoder, training: bool) -> None:
 
 def build_optimizer(
     encoder: Encoder, rules: Mapping[str, ParameterRule], settings: TrainSettings
-) -> AdamW:
-    """Return fused AdamW; norms and biases do not decay, frozen parameters have no slot.
+) -> Optimizer:
+    """Return the optimizer; norms and biases do not decay, frozen parameters have no slot.
+
+    A group has, beside what torch reads, its ``factor`` on the rate, and in ``keeps`` the names of
+    the state of each of its parameters.
 
     Args:
         encoder: backbone and parts.
         rules: rule by parameter name, from :func:`apply_rules`.
-        settings: rates and decay.
+        settings: which optimizer, rates and decay.
     """
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    matrices = muon_matrices(encoder) if settings.optimizer == "muon" else frozenset()
+    moments: _Groups = {}
+    momentum: _Groups = {}
     for name, parameter in encoder.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -121,24 +136,37 @@ def build_optimizer(
             decay = 0.0  # it would move the rows that are not trained
         factor = 1.0 if rule.lr is None else rule.lr
         key = (factor, decay if parameter.ndim > 1 else 0.0, is_sharded(parameter))
+        # Of some rows alone, the steps would be too large: Muon's go by the shape of the whole.
+        groups = momentum if name in matrices and rule.rows_from is None else moments
         groups.setdefault(key, []).append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": settings.lr * factor,
-                "factor": factor,
-                "weight_decay": decay,
-            }
-            for (factor, decay, _), parameters in sorted(groups.items(), key=lambda one: one[0])
-        ],
-        betas=settings.betas,
-        eps=1e-8,
-        fused=True,
-    )
+    adam = StableAdamW if settings.optimizer == "stable-adamw" else AdamW
+    made = []
+    if moments or not momentum:
+        of_adam = _as_groups(moments, settings.lr, MOMENTS)
+        made.append(adam(of_adam, betas=settings.betas, eps=1e-8, fused=True))
+    if momentum:
+        of_muon = _as_groups(momentum, settings.lr, MOMENTUM)
+        # Steps as large as AdamW's, so that one rate serves both (Liu et al. 2025, *Muon is
+        # Scalable for LLM Training*).
+        made.append(SkippingMuon(of_muon, adjust_lr_fn="match_rms_adamw"))
+    return made[0] if len(made) == 1 else Together(*made)
 
 
-def set_rate(optimizer: AdamW, peak: float, factor: float) -> None:
+def _as_groups(groups: _Groups, rate: float, keeps: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return groups as torch's optimizers take them."""
+    return [
+        {
+            "params": parameters,
+            "lr": rate * factor,
+            "factor": factor,
+            "weight_decay": decay,
+            "keeps": keeps,
+        }
+        for (factor, decay, _), parameters in sorted(groups.items(), key=lambda one: one[0])
+    ]
+
+
+def set_rate(optimizer: Optimizer, peak: float, factor: float) -> None:
     """Set the learning rate of every group: peak times the plan's times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = peak * factor * group["factor"]

@@ -139,7 +139,19 @@ class MaskingSettings(Section):
     """The token budget of the one mask plan."""
 
     rate: float = Field(0.15, gt=0, lt=1, description="Predicted share of maskable tokens.")
+    final_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="What the rate is at the end, after a straight line over the run (Yang et al. "
+        "2023); 0 keeps it. Held-out text is always masked at `rate`.",
+    )
     unit: Literal["word", "token"] = Field("word", description="Unit of the core's own kind.")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The rate in the first step and in the last."""
+        return self.rate, self.final_rate or self.rate
 
 
 PASS_ROWS = 8
@@ -204,10 +216,30 @@ class TrainSettings(Section):
     """Optimizer and schedule."""
 
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
+    optimizer: Literal["adamw", "stable-adamw", "muon"] = Field(
+        "adamw",
+        description="`stable-adamw` is AdamW with smaller steps of tensors whose second moment "
+        "lags behind (Wortsman et al. 2023), meant for `clip = 0`; `muon` is Muon (Jordan et al. "
+        "2024) for matrices of blocks and parts, and AdamW for everything else.",
+    )
     lr: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.06, ge=0, le=1, description="Share of the steps for warm-up.")
-    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="After warm-up.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW decay; none on norms and biases.")
+    decay: Literal["linear", "cosine", "constant", "wsd"] = Field(
+        "linear",
+        description="After warm-up: `linear` to zero (with warm-up the triangle of Izsak et al. "
+        "2021), `cosine`, `constant`, or `wsd`: constant until `cooldown`, then to zero by 1 − √ "
+        "(Hägele et al. 2024).",
+    )
+    cooldown: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        validate_default=True,
+        description="Share of the steps, the last ones, in which `wsd` goes to zero.",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="Decoupled decay; none on norms and biases."
+    )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW betas.")
     clip: float = Field(1.0, ge=0, description="Gradient norm limit; 0 for none.")
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
@@ -233,6 +265,16 @@ class TrainSettings(Section):
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="Several processes: whole model in each, or sharded over them (FSDP2)."
     )
+
+    @field_validator("cooldown")
+    @classmethod
+    def _after_warmup(cls, value: float, info: ValidationInfo) -> float:
+        warmup = info.data.get("warmup", 0.0)
+        if info.data.get("decay") == "wsd" and warmup + value > 1 + 1e-9:
+            raise ValueError(
+                f"with train.warmup = {warmup:g} it is more than the run; both are shares of it"
+            )
+        return value
 
 
 class GuardSettings(Section):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.data import Row
@@ -76,19 +76,26 @@ class Stepper:
         optimizer: the optimizer.
 
     Raises:
-        SettingsError: weights are averaged in a sharded model.
+        SettingsError: weights are averaged in a sharded model, or Muon is asked for in one.
     """
 
     stage: Stage
     rules: Mapping[str, ParameterRule]
-    optimizer: AdamW
+    optimizer: Optimizer
 
     def __init__(self, run: Run, world: World) -> None:
-        if run.averages and world.size > 1 and run.settings.train.parallel == "fsdp":
+        train = run.settings.train
+        sharded = world.size > 1 and train.parallel == "fsdp"
+        if run.averages and sharded:
             raise SettingsError(
                 f"plugin {run.averages[0].instance!r} keeps a moving average of weights, which "
                 "sharded models cannot",
                 'set train.parallel = "ddp", or leave the plugin out',
+            )
+        if train.optimizer == "muon" and sharded:
+            raise SettingsError(
+                'train.optimizer = "muon" needs whole matrices, which sharded models do not have',
+                'set train.parallel = "ddp", or another optimizer',
             )
         self.run = run
         self.world = world

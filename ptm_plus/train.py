@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from ptm_plus.checkpoint import State, load_checkpoint, take_snapshot
 from ptm_plus.checkpoint_writer import CheckpointWriter
@@ -382,7 +382,7 @@ class Trainer:
         self.watch.figures("resumed", {"step": self.progress.step})
         return state
 
-    def _optimizer_for(self, state: State) -> AdamW:
+    def _optimizer_for(self, state: State) -> Optimizer:
         """Stand where a checkpoint was written, and return the optimizer of that stage."""
         self.progress = Progress.from_json(state.progress, self.world.is_main)
         self.stepper.enter(stage_at(self.run.stages, max(self.progress.step - 1, 0)))

@@ -85,7 +85,7 @@ def _ranked(data: StreamData) -> Ints:
 
 def _batch(run: Run, stream: str, numbers: Ints, step: Ints) -> HostBatch:
     row, rows = (Row(stream, "", HELD_OUT_EPOCH, part) for part in (numbers, step))
-    return run.collator.batch([row], [rows], max(_RATE, run.settings.masking.rate))
+    return run.collator.batch([row], [rows], max(_RATE, *run.settings.masking.ends))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -65,9 +65,13 @@ def saved(output, *steps, plugins=(), **values):
 # Resuming
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout):
-    values = {"plugin": LANGUAGES, "model.dropout": dropout}
+@pytest.mark.parametrize(
+    ("dropout", "optimizer"),
+    [(0.0, "adamw"), (0.1, "adamw"), (0.0, "stable-adamw"), (0.0, "muon")],
+)
+def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path, dropout, optimizer):
+    values = {"plugin": LANGUAGES, "model.dropout": dropout, "train.optimizer": optimizer}
+    values |= {"train.decay": "wsd", "train.cooldown": 0.5, "masking.final_rate": 0.1}
     unbroken = train_to(trainer_of(tmp_path / "a", BOTH, **values), 6)
     first = saved(tmp_path / "b", 3, plugins=BOTH, **values)
     torch.manual_seed(123)  # whatever happened in between
@@ -412,6 +416,24 @@ def test_changes_are_listed_and_go_through_when_asked_for(tmp_path):
     changed.resume(allow_changes=True)
     assert any("changed: settings train.lr: 0.0005 then" in note for note in watch.notes)
     assert changed.progress.step == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("adamw", "muon"), ("muon", "stable-adamw"), ("adamw", "stable-adamw")]
+)
+def test_another_optimizer_is_another_run_and_takes_over_what_both_keep(tmp_path, before, after):
+    saved(tmp_path, 2, sets=[f"train.optimizer={before}"])
+    trainer = trainer_of(tmp_path, sets=[f"train.optimizer={after}"])
+    with pytest.raises(DataError, match=f"train.optimizer: {before} then, {after} now"):
+        trainer.resume()
+    trainer.resume(allow_changes=True)
+    state = trainer.stepper.optimizer.state
+    named = dict(trainer.run.encoder.named_parameters())
+    inside = named["backbone.bert.encoder.layer.0.intermediate.dense.weight"]
+    assert state[named["backbone.bert.embeddings.word_embeddings.weight"]]["step"] == 2
+    assert bool(state.get(inside)) == ("muon" not in (before, after))
+    train_to(trainer, 3)
+    assert all(torch.isfinite(parameter).all() for parameter in named.values())
 
 
 def test_settings_that_weights_do_not_depend_on_may_change(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -15,12 +16,14 @@ from ptm_plus.mixture import (
     StepPlan,
     draw_rows,
     learning_rate,
+    mask_rate,
     row_shares,
     share_out,
     shares,
     value_at,
 )
 from ptm_plus.settings import RunSettings
+from ptm_plus.stages import Stage
 
 FEW = 5
 """Rows by which a sum over many steps may miss its expectation."""
@@ -242,16 +245,72 @@ def test_alpha_and_factors_change_with_the_run_and_the_formula_follows():
         (100, "cosine", 0.0),
         (3, "constant", 0.4),
         (99, "constant", 1.0),
+        (3, "wsd", 0.4),
+        (10, "wsd", 1.0),
+        (75, "wsd", 1.0),
+        (79, "wsd", 0.6),  # 4 of 25 steps are done
+        (84, "wsd", 0.4),
+        (91, "wsd", 0.2),
+        (100, "wsd", 0.0),
     ],
 )
 def test_learning_rate_by_hand(step, decay, expected):
-    assert learning_rate(step, 100, 0.1, decay) == pytest.approx(expected)
+    assert learning_rate(step, 100, 0.1, decay, 0.25) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+@given(st.integers(1, 400), st.floats(0, 1), st.floats(0, 1, exclude_min=True))
+def test_wsd_warms_up_stays_and_goes_down_to_zero(steps, warmup, share):
+    cooldown = share * (1 - warmup) or 1e-9
+    rates = [learning_rate(step, steps, warmup, "wsd", cooldown) for step in range(steps + 1)]
+    ramp, down = max(1, round(warmup * steps)), round(cooldown * steps)
+    start = max(ramp, steps - down)
+    assert rates[: ramp - 1] == sorted(rates[: ramp - 1])
+    assert all(rate < 1 for rate in rates[: ramp - 1])
+    assert rates[ramp - 1 : start] == [1.0] * (start - ramp + 1)
+    if start < steps:
+        assert rates[start] == 1  # it begins where the plateau ends, without a jump
+        assert rates[steps] == 0
+        assert all(one > two for one, two in itertools.pairwise(rates[start:]))
+    assert all(0 < rate <= 1 for rate in rates[:steps])
+
+
+@given(st.integers(1, 300), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_the_mask_rate_goes_from_one_end_to_the_other_on_a_straight_line(steps, first, last):
+    rates = [mask_rate(step, steps, (first, last)) for step in range(steps)]
+    assert rates[0] == first
+    assert rates[-1] == pytest.approx(last if steps > 1 else first)
+    assert all(min(first, last) - 1e-12 <= rate <= max(first, last) + 1e-12 for rate in rates)
+    slopes = np.diff(rates)
+    assert np.allclose(slopes, slopes.mean() if len(slopes) else 0, atol=1e-12)
+
+
+def test_the_mask_rate_by_hand_and_schedules_change_what_it_is_by_then():
+    given = {"train": {"steps": 5}, "masking": {"rate": 0.3, "final_rate": 0.1}}
+    resolved = RunSettings.model_validate(given)
+    planner = Planner(resolved, {}, {}, {})
+    rates = [planner.plan(step).mask_rate for step in range(5)]
+    assert rates == pytest.approx([0.3, 0.25, 0.2, 0.15, 0.1])
+
+    def halve(plan: StepPlan) -> StepPlan:
+        return plan.changed(mask_rate=plan.mask_rate / 2)
+
+    assert Planner(resolved, {}, {}, {}, (halve,)).plan(2).mask_rate == pytest.approx(0.1)
+
+
+def test_every_stage_has_a_cooldown_of_its_own_and_the_mask_rate_one_course():
+    given = {"steps": 20, "warmup": 0.0, "decay": "wsd", "cooldown": 0.4}
+    resolved = RunSettings.model_validate({"train": given, "masking": {"final_rate": 0.34}})
+    stages = [Stage("a", 0, 10, frozenset(), {}), Stage("b", 10, 10, frozenset(), {})]
+    plans = [Planner(resolved, {}, {}, {}, stages=stages).plan(step) for step in range(20)]
+    down = [1 - math.sqrt(done / 4) for done in range(4)]
+    assert [plan.lr for plan in plans] == pytest.approx(2 * [*[1.0] * 6, *down])
+    assert [plan.mask_rate for plan in plans] == pytest.approx(np.linspace(0.15, 0.34, 20))
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant", "wsd"])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.06), (50, 0.0), (50, 1.0)])
 def test_the_learning_rate_is_never_zero_while_training(decay, steps, warmup):
-    rates = [learning_rate(step, steps, warmup, decay) for step in range(steps)]
+    rates = [learning_rate(step, steps, warmup, decay, 1 - warmup) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
     assert max(rates) == 1
     peak = rates.index(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import step_gradients, tiny_run
@@ -9,7 +11,14 @@ from torch import nn
 
 from ptm_plus.components import ParameterRule
 from ptm_plus.errors import PluginError
-from ptm_plus.optimizer import apply_rules, build_optimizer, keep_rows, set_mode, set_rate
+from ptm_plus.optimizer import (
+    MOMENTS,
+    apply_rules,
+    build_optimizer,
+    keep_rows,
+    set_mode,
+    set_rate,
+)
 from ptm_plus.processes import make_accelerator
 from ptm_plus.settings import TrainSettings
 from ptm_plus.train import Trainer
@@ -26,6 +35,7 @@ class Twelve(nn.Module):
             {"layer": nn.ModuleList(nn.Linear(3, 3) for _ in range(12)), "norm": nn.LayerNorm(3)}
         )
         self.parts = nn.ModuleDict({"a/x": nn.Linear(3, 3), "a/xy": nn.Linear(3, 3)})
+        self.card = SimpleNamespace(base="layer", blocks="0")  # as far as Muon asks
 
 
 def rules_for(model, *rules):
@@ -68,14 +78,18 @@ def test_a_path_that_matches_nothing_is_refused():
         rules_for(Twelve(), {"path": "backbone.layers.1", "frozen": True})
 
 
-def test_groups_have_their_rate_and_decay_and_frozen_parameters_no_slot():
+OPTIMIZERS = ("adamw", "stable-adamw", "muon")
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_groups_have_their_rate_and_decay_and_frozen_parameters_no_slot(kind):
     model = Twelve()
     rules = rules_for(
         model,
         {"path": "backbone.layer.0", "frozen": True},
         {"path": "parts.a/x", "lr": 3.0, "decay": 2.0},
     )
-    settings = TrainSettings(lr=0.01, weight_decay=0.1)
+    settings = TrainSettings(lr=0.01, weight_decay=0.1, optimizer=kind)
     optimizer = build_optimizer(model, rules, settings)
     found = {
         name: (group["lr"], group["weight_decay"])
@@ -102,20 +116,25 @@ def test_only_new_rows_are_trained():
     assert model.backbone.weight.grad.tolist() == [[0, 0]] * 4 + [[1, 1]] * 2
 
 
-def test_rows_outside_stay_bit_identical_through_updates():
-    """Neither decay nor momentum may move the old rows."""
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("part", [nn.Embedding(6, 2), nn.Linear(2, 6, bias=False)], ids=type)
+def test_rows_outside_stay_bit_identical_through_updates(kind, part):
+    """Neither decay nor momentum may move the old rows; Muon's steps go by whole matrices."""
     model = nn.Module()
-    model.backbone = nn.Embedding(6, 2)
-    rules = apply_rules(model, [ParameterRule(path="backbone", rows_from=4)])
-    optimizer = build_optimizer(model, rules, TrainSettings(lr=0.1, weight_decay=0.5))
-    before = model.backbone.weight.detach().clone()
+    model.parts = nn.ModuleDict({"a/x": part})
+    model.card = SimpleNamespace(base="bert", blocks="encoder.layer")
+    rules = apply_rules(model, [ParameterRule(path="parts.a/x", rows_from=4)])
+    settings = TrainSettings(lr=0.1, weight_decay=0.5, optimizer=kind)
+    optimizer = build_optimizer(model, rules, settings)
+    assert [group["keeps"] for group in optimizer.param_groups] == [MOMENTS]
+    before = part.weight.detach().clone()
     for _ in range(3):
-        model.backbone(torch.arange(6)).square().sum().backward()
+        part.weight.square().sum().backward()
         keep_rows(model, rules)
         optimizer.step()
         optimizer.zero_grad()
-    assert torch.equal(model.backbone.weight[:4], before[:4])
-    assert not torch.equal(model.backbone.weight[4:], before[4:])
+    assert torch.equal(part.weight[:4], before[:4])
+    assert not torch.equal(part.weight[4:], before[4:])
 
 
 # ---------------------------------------------------------------------------------------------
@@ -130,8 +149,10 @@ def frozen_run(*paths, **values):
     return run
 
 
-def test_frozen_modules_stay_bit_identical_in_evaluation_mode_without_a_slot():
-    run = frozen_run(f"{LAYER}.1", "backbone.bert.embeddings", **{"model.dropout": 0.2})
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_frozen_modules_stay_bit_identical_in_evaluation_mode_without_a_slot(kind):
+    values = {"model.dropout": 0.2, "train.optimizer": kind}
+    run = frozen_run(f"{LAYER}.1", "backbone.bert.embeddings", **values)
     trainer = Trainer(run, watch_nothing(), make_accelerator("fp32", "cpu"))
     before = {name: p.detach().clone() for name, p in run.encoder.named_parameters()}
     for step in range(3):

@@ -73,9 +73,32 @@ def test_masks_spend_the_budget(files: Files) -> None:
     assert 0.1 < kind["predicted"] < 0.2
 
 
+def test_a_rate_that_changes_is_planned_at_both_its_ends(files: Files) -> None:
+    constant = document("plan", files.settings, "--prepare", "--set", "masking.rate=0.4")
+    changing = ("--set", "masking.rate=0.2", "--set", "masking.final_rate=0.6")
+    plan = document("plan", files.settings, *changing)
+    assert [one["rate"] for one in plan["masking"]] == [0.2, 0.6]
+    assert [one["budget"] for one in plan["masking"]] == pytest.approx([0.2, 0.6])
+    assert 2 < plan["masking"][1]["predicted"] / plan["masking"][0]["predicted"] < 4
+    heads = [one["model"]["operations_per_token"]["head"] for one in (plan, constant)]
+    assert heads[0] == pytest.approx(heads[1])
+    shown = run("plan", files.settings, *changing).stdout
+    assert "20.0 % to 60.0 %" in shown
+
+
 def test_frozen_parameters_have_no_gradient_and_no_moments() -> None:
     figures = memory([{"trained": 10, "frozen": 5}, {"trained": 0, "frozen": 1}])
     assert figures == {"weights": 64, "gradients": 40, "optimizer": 80, "total": 184}
+
+
+def test_muon_keeps_one_number_of_a_matrix_where_adamw_keeps_two(files: Files) -> None:
+    given = ("plan", files.settings, "--prepare", "--set")
+    before, after = (
+        document(*given, f"train.optimizer={kind}")["model"]["memory"]["optimizer"]
+        for kind in ("adamw", "muon")
+    )
+    d, inner, layers = 16, 32, 2
+    assert before - after == 4 * layers * (4 * d * d + 2 * d * inner)
 
 
 @pytest.mark.kg_fusion

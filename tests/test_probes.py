@@ -169,3 +169,12 @@ def test_views_are_all_sequences_once_and_nothing_is_masked() -> None:
         assert {n for view in parts[1] for n in view.numbers} == set(data.held_out.tolist())
         (trained,) = parts[0]
         assert run.prepared.tokenizer.mask_token_id not in trained.ids
+
+
+def test_held_out_masks_are_the_same_whatever_becomes_of_the_rate() -> None:
+    found = []
+    for sets in ([], ["masking.final_rate=0.05"]):
+        run = tiny_run("bert", sets=sets)
+        plans = [host.plan for host in ProbeContext(run).held_out("text")]
+        found.append(np.concatenate([plan.ids for plan in plans]))
+    assert np.array_equal(*found)

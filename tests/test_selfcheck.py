@@ -25,6 +25,7 @@ from ptm_plus import (
     hookimpl,
 )
 from ptm_plus.selfcheck import self_check
+from ptm_plus.trials import make_trial
 
 
 @dataclass
@@ -254,3 +255,10 @@ def test_losses_that_are_not_numbers_are_found(monkeypatch):
     run = run_with(monkeypatch, Planted(objectives=[own]))
     with pytest.raises(GuardStop, match="objective 'own'"):
         self_check(run)
+
+
+@pytest.mark.parametrize("ends", [(0.1, 0.8), (0.8, 0.1)])
+def test_trials_are_masked_at_the_larger_end_of_the_rate(ends):
+    run = tiny_run("bert", sets=[f"masking.rate={ends[0]}", f"masking.final_rate={ends[1]}"])
+    batch = make_trial(run, run.prepared.streams["text"]).together
+    assert batch.plan.predicted.sum() / (batch.view.words >= 0).sum() == pytest.approx(0.8, abs=0.1)

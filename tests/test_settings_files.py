@@ -354,6 +354,18 @@ def test_every_message_has_the_origin(text: str, message: str) -> None:
     assert refused(sets=[text]).message.startswith(message)
 
 
+def test_a_cooldown_longer_than_what_warm_up_leaves_is_refused_for_wsd_alone() -> None:
+    wsd = ["train.decay=wsd", "train.warmup=0.5"]
+    error = refused(sets=[*wsd, "train.cooldown=0.6"])
+    assert error.message == (
+        "train.cooldown: found 0.6 (--set): with train.warmup = 0.5 it is more than the run; both "
+        "are shares of it"
+    )
+    assert "cooldown: found 0.2: with" in refused(sets=[wsd[0], "train.warmup=0.9"]).message
+    assert resolve(None, {}, [*wsd, "train.cooldown=0.5"]).settings.train.cooldown == 0.5
+    assert resolve(None, {}, ["train.warmup=1"]).settings.train.decay == "linear"
+
+
 def test_messages_are_short_whatever_was_given() -> None:
     wrong = "[" + ",".join("1" for _ in range(500)) + "]"
     assert "and 490 more" in refused(sets=[f"data.text={wrong}"]).message

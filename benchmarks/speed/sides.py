@@ -33,6 +33,7 @@ class Work:
         dropout: hidden and attention dropout.
         threads: of torch.
         seed: of weights, order and masks.
+        device: of the product.
     """
 
     corpus: Corpus
@@ -43,6 +44,7 @@ class Work:
     dropout: float = 0.0
     threads: int = 1
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def ours(
         document.setdefault(section, {}).update(values)
     top = {"plugins": [*plugins, str(CLOCK)], "output": str(run)}
     file.write_text(tomli_w.dumps({**top, **document}), encoding="utf-8")
-    flags = ("--device", "cpu", "--overwrite", "--quiet", "--allow-code")
+    flags = ("--device", work.device, "--overwrite", "--quiet", "--allow-code")
     _process(work, "ptm_plus", "train", str(file), *flags)
     _process(work, "ptm_plus", "export", str(run), "--to", str(folder / "model"), "--allow-code")
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

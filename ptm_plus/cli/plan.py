@@ -131,6 +131,7 @@ def _main_settings(settings: RunSettings) -> dict[str, Any]:
         "row_tokens": batch.row_tokens,
         "tokens_at_most": train.steps * batch.rows * batch.row_tokens,
         "mask_rate": settings.masking.rate,
+        "final_mask_rate": settings.masking.ends[1],
         "lr": train.lr,
         "seed": train.seed,
     }

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _SAMPLED_ROWS = 16
 
-BYTES = {"weights": 4, "gradients": 4, "adam": 8}
-"""Bytes per parameter: fp32 weights; for trained ones gradients and AdamW's two moments."""
+BYTES = {"weights": 4, "gradients": 4, "adam": 8, "muon": 4}
+"""Bytes per parameter: fp32 weights; for trained ones gradients and AdamW's two moments, or Muon's
+momentum."""
 
 FORWARD_AND_BACKWARD = 6
 """Operations per parameter and token: 2 forward, 4 backward (Kaplan et al. 2020, section 2.1)."""
@@ -88,23 +89,26 @@ def _objectives(prepared: Prepared, run: Run | None, stream: str) -> list[dict[s
 def mask_figures(prepared: Prepared, collator: Collator) -> list[dict[str, Any]]:
     """Return, per stream and unit kind, its share of the token budget and of predicted tokens.
 
-    Measured on the first rows of the first epoch.
+    Measured on the first rows of the first epoch; where the mask rate changes over the run, at the
+    first one and at the last.
     """
     figures = []
     for name, data in sorted(prepared.streams.items()):
         view = collator.view(first_rows(data, 0, _SAMPLED_ROWS))
-        plan = collator.masks(view, prepared.settings.masking.rate)
         maskable = max(1, int((view.words >= 0).sum()))
-        predicted = np.bincount(plan.kind[plan.predicted], minlength=len(plan.kinds))
-        figures += [
-            {
-                "stream": name,
-                "kind": kind,
-                "budget": plan.budget[kind] / maskable,
-                "predicted": int(predicted[number]) / maskable,
-            }
-            for number, kind in enumerate(plan.kinds)
-        ]
+        for rate in dict.fromkeys(prepared.settings.masking.ends):
+            plan = collator.masks(view, rate)
+            predicted = np.bincount(plan.kind[plan.predicted], minlength=len(plan.kinds))
+            figures += [
+                {
+                    "stream": name,
+                    "rate": rate,
+                    "kind": kind,
+                    "budget": plan.budget[kind] / maskable,
+                    "predicted": int(predicted[number]) / maskable,
+                }
+                for number, kind in enumerate(plan.kinds)
+            ]
     return figures
 
 
@@ -132,7 +136,7 @@ def model_figures(run: Run) -> dict[str, Any]:
             for one in run.tables
         ],
         "operations_per_token": operations(run, parts),
-        "memory": memory([backbone, *parts, *averages]),
+        "memory": memory([backbone, *parts, *averages], _by_muon(run)),
     }
 
 
@@ -192,8 +196,9 @@ def _counts(module: nn.Module) -> tuple[int, int]:
 def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return operations per token of training: 6 per parameter of blocks and parts, and the head.
 
-    The head (transform and projection to the vocabulary) runs at predicted tokens only. Attention
-    scores, quadratic in the sequence's length, are left out.
+    The head (transform and projection to the vocabulary) runs at predicted tokens only; where their
+    share changes over the run, it is the mean. Attention scores, quadratic in the sequence's
+    length, are left out.
     """
     backbone: Any = run.encoder.backbone
     card = run.encoder.card
@@ -203,7 +208,7 @@ def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]
     output = backbone.get_output_embeddings()
     tied = output.weight is backbone.get_input_embeddings().weight
     head = sum(_counts(backbone)) - body + (output.weight.numel() if tied else 0)
-    rate = run.settings.masking.rate
+    rate = sum(run.settings.masking.ends) / 2
     figures = {
         "blocks": float((FORWARD_AND_BACKWARD + again) * blocks),
         "head": FORWARD_AND_BACKWARD * rate * head,
@@ -212,14 +217,30 @@ def operations(run: Run, parts: Iterable[Mapping[str, Any]]) -> dict[str, float]
     return {**figures, "total": sum(figures.values())}
 
 
-def memory(owners: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return bytes for weights, gradients and optimizer; activations come on top."""
+def _by_muon(run: Run) -> int:
+    """Return how many of the parameters that are trained are Muon's."""
+    from ptm_plus.muon import muon_matrices
+
+    if run.settings.train.optimizer != "muon":
+        return 0
+    names = muon_matrices(run.encoder)
+    named = run.encoder.named_parameters()
+    return sum(one.numel() for name, one in named if name in names and one.requires_grad)
+
+
+def memory(owners: Iterable[Mapping[str, Any]], by_muon: int = 0) -> dict[str, int]:
+    """Return bytes for weights, gradients and optimizer; activations come on top.
+
+    Args:
+        owners: with their numbers of trained and frozen parameters.
+        by_muon: how many of the trained ones Muon moves.
+    """
     owners = list(owners)
     trained = sum(one["trained"] for one in owners)
     whole = trained + sum(one["frozen"] for one in owners)
     figures = {
         "weights": BYTES["weights"] * whole,
         "gradients": BYTES["gradients"] * trained,
-        "optimizer": BYTES["adam"] * trained,
+        "optimizer": BYTES["adam"] * (trained - by_muon) + BYTES["muon"] * by_muon,
     }
     return {**figures, "total": sum(figures.values())}

@@ -59,12 +59,16 @@ def _run(run: Mapping[str, Any]) -> RenderableType:
             f"{run['steps']:,} steps × {run['rows_per_step']} rows × {run['row_tokens']} tokens "
             f"= up to {tokens} tokens",
         ),
-        ("masking", percent(run["mask_rate"])),
+        ("masking", _range(run["mask_rate"], run["final_mask_rate"])),
         ("peak rate", number(run["lr"])),
         ("seed", str(run["seed"])),
         ("run folder", run["output"]),
     ]
     return named_rows("run", rows)
+
+
+def _range(first: float, last: float) -> str:
+    return percent(first) if first == last else f"{percent(first)} to {percent(last)}"
 
 
 def _plugins(plugins: list[dict[str, Any]]) -> RenderableType:
@@ -180,10 +184,16 @@ def _objectives(objectives: list[dict[str, Any]]) -> str:
 
 def _masking(masking: list[dict[str, Any]]) -> RenderableType:
     rows = [
-        (one["stream"], one["kind"], percent(one["budget"]), percent(one["predicted"]))
+        (
+            one["stream"],
+            one["kind"],
+            percent(one["rate"]),
+            percent(one["budget"]),
+            percent(one["predicted"]),
+        )
         for one in masking
     ]
-    headings = ("stream", "masked kind", "budget", "in 16 rows")
+    headings = ("stream", "masked kind", "mask rate", "budget", "in 16 rows")
     return columns(headings, rows, right=headings[2:])
 
 
