@@ -63,7 +63,7 @@ def try_out(settings: RunSettings, device: str, watch: Watch, *, timed: bool = T
         settings: of the run.
         device: ``auto``, ``cpu`` or ``cuda``.
         watch: where the progress of preparing goes.
-        timed: take steps, some of each stage, and evaluate once.
+        timed: take steps, some with the plan of each stage's middle, and evaluate once.
 
     Raises:
         PtmPlusError: as a launch would.
@@ -74,7 +74,10 @@ def try_out(settings: RunSettings, device: str, watch: Watch, *, timed: bool = T
     if not timed:
         return Tryout(tokens)
     trainer.start()
-    seconds = sum(stage.steps * _seconds_per_step(trainer, stage.first) for stage in run.stages)
+    seconds = sum(
+        stage.steps * _seconds_per_step(trainer, stage.first + stage.steps // 2)
+        for stage in run.stages
+    )
     began = time.perf_counter()
     evaluate(run)
     evaluated = time.perf_counter() - began

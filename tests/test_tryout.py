@@ -45,7 +45,7 @@ def test_steps_of_all_stages_are_tried_each_by_its_length(
     settings = tiny_settings(
         "bert", (), output=tmp_path, sets=["train.steps=8", f"train.stages={stages}"]
     )
-    seconds = {0: 1.0, 6: 5.0}
+    seconds = {3: 1.0, 7: 5.0}
     monkeypatch.setattr(tryout, "_seconds_per_step", lambda trainer, first: seconds[first])
     found = try_out(settings, "cpu", Silent())
     assert found.seconds_per_step == pytest.approx((6 * 1 + 2 * 5) / 8)
