@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from packaging.requirements import InvalidRequirement, Requirement
+from typing import TYPE_CHECKING, Any
 
 from ptm_plus.components import PluginInfo
 from ptm_plus.errors import PluginError, PtmPlusError, nearest
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 GROUP = "ptm_plus.plugins"
 """Entry-point group of plugins, for first and third parties alike."""
@@ -270,6 +271,8 @@ def _extras() -> list[str]:
 
 
 def _missing(distribution: metadata.Distribution, extra: str) -> Iterator[str]:
+    from packaging.requirements import InvalidRequirement, Requirement
+
     for text in distribution.requires or ():
         try:
             wanted = Requirement(text)

@@ -44,6 +44,12 @@ def test_the_static_side_imports_nothing_heavy(statement: str) -> None:
     assert not imported_by(statement) & (HEAVY | {"numpy"})
 
 
+def test_help_needs_no_settings() -> None:
+    found = imported_by("import ptm_plus.cli.root")
+    assert "typer" in found
+    assert not found & (HEAVY | {"numpy", "pydantic", "packaging"})
+
+
 def test_hookimpl_costs_pluggy_alone() -> None:
     before = imported_by("import pluggy")
     assert imported_by("from ptm_plus import hookimpl") - before == {"ptm_plus"}

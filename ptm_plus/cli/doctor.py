@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING, Any, Literal
 
 from ptm_plus.cli.rendering import size
 from ptm_plus.crew import cores
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 State = Literal["ok", "note", "wrong"]
 
@@ -56,6 +57,8 @@ def _python() -> Iterator[dict[str, str]]:
 
 def dependencies() -> Iterator[dict[str, str]]:
     """Compare every dependency with the lower bound, and with the tested set in a checkout."""
+    from packaging.requirements import Requirement
+
     tested = tested_versions(Path(__file__).resolve().parents[2] / "constraints.txt")
     for text in sorted(metadata.requires(_DISTRIBUTION) or (), key=str.lower):
         wanted = Requirement(text)

@@ -7,14 +7,16 @@ function, which reaches progress and output through :func:`ptm_plus.cli.outlet.o
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.main
 from typer.core import TyperGroup
 
-from ptm_plus.discovery import Found, discover, find, load_object
 from ptm_plus.errors import PluginError
+
+if TYPE_CHECKING:
+    from ptm_plus.discovery import Found
 
 GROUP = "ptm_plus.commands"
 """Entry-point group of commands."""
@@ -42,6 +44,8 @@ class OpenGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def _external(self) -> dict[str, list[Found]]:
+        from ptm_plus.discovery import Found
+
         prefix = f"{self.name}."
         commands: dict[str, list[Found]] = {}
         for entry in metadata.entry_points(group=GROUP):
@@ -65,6 +69,8 @@ def _loaded(name: str, found: list[Found]) -> Any:
             f"the command {found[0].name!r} is installed by {both}",
             f"keep one: pip uninstall {found[-1].distribution}",
         )
+    from ptm_plus.discovery import discover, find, load_object
+
     owner = _owner(found[0])
     if owner is not None:
         find(owner.name, discover())  # says what is missing of the plugin's extra
@@ -75,6 +81,8 @@ def _loaded(name: str, found: list[Found]) -> Any:
 
 def _owner(command: Found) -> Found | None:
     """Return the plugin that lies in the same package as a command."""
+    from ptm_plus.discovery import discover
+
     package = command.target.partition(":")[0].partition(".")[0]
     same = [one for one in discover() if one.target.partition(":")[0].split(".")[0] == package]
     return same[0] if same else None

@@ -11,12 +11,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from ptm_plus.errors import SettingsError
-from ptm_plus.settings_files import Resolved, resolve
+
+if TYPE_CHECKING:
+    from ptm_plus.settings_files import Resolved
 
 Names = list[str] | None
 
@@ -115,6 +117,8 @@ class RunFlags:
         Raises:
             SettingsError: something in them is wrong, or two files are given.
         """
+        from ptm_plus.settings_files import resolve
+
         if self.settings_file and self.config:
             raise SettingsError(
                 f"two settings files: {self.settings_file} and {self.config}", "give one"

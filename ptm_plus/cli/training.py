@@ -11,12 +11,10 @@ import typer
 
 from ptm_plus.cli.console import LoggedWatch
 from ptm_plus.cli.flags import CodeFlag, DeviceFlag, OutputFlags, RunFlags, spread
-from ptm_plus.cli.folders import claim_folder
 from ptm_plus.cli.outlet import Outlet, open_outlet, stoppable
 from ptm_plus.cli.sample_inputs import given_or_sample, has_inputs
 from ptm_plus.errors import StopRequested
 from ptm_plus.launched import is_main_process
-from ptm_plus.run_folder import SETTINGS, read_folder
 
 if TYPE_CHECKING:
     from ptm_plus.progress import Watch
@@ -56,6 +54,8 @@ def train(
         _profile(outlet, resolved, where)
         return
     if is_main_process():
+        from ptm_plus.cli.folders import claim_folder
+
         claim_folder(settings, overwrite)
     watch = _logged(outlet, settings)
     with _interruptible(settings.output):
@@ -91,6 +91,8 @@ def resume(
     ] = False,
 ) -> None:
     """Go on with a run from its newest whole checkpoint, or from the beginning before the first."""
+    from ptm_plus.run_folder import read_folder
+
     outlet = open_outlet(context, output)
     settings = code.checked(read_folder(folder), flags=False).settings
     where, watch = device.checked(), _logged(outlet, settings)
@@ -116,10 +118,11 @@ def export(
     ] = False,
 ) -> None:
     """Write a trained model that plain transformers loads."""
+    from ptm_plus.exporting.export import export as write_export
+    from ptm_plus.run_folder import read_folder
+
     outlet = open_outlet(context, output)
     read_folder(folder)
-    from ptm_plus.exporting.export import export as write_export
-
     with stoppable("exporting"):
         document = write_export(folder, to, verify, outlet.watch, allow_code=code.allow_code)
         from ptm_plus.cli.report_tables import export_tables
@@ -155,6 +158,8 @@ def _interruptible(folder: Path) -> Iterator[None]:
         with stoppable("preparing", goes_on=True):
             yield
     except StopRequested as stop:
+        from ptm_plus.run_folder import SETTINGS
+
         if isinstance(stop.__context__, KeyboardInterrupt) and (folder / SETTINGS).is_file():
             raise StopRequested(
                 "stopped; nothing half-written, what was done is kept",
