@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ def tried(sides: Mapping[str, Measure]) -> dict[str, Measure | str]:
             measure()
             found[side] = measure
         except ValueError as error:
-            found[side] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            found[side] = f"{type(error).__name__}: {shorten(str(error), 100)}"
     return found
 
 
@@ -225,7 +226,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         document = run(given, Path(scratch))
     tables = [
-        f"Micro-batches of {rows} rows, about {one['tokens']:,} tokens\n\n{table(one['sides'])}"
+        f"Micro-batches of {rows} rows, such as {one['tokens']:,} tokens in {one['sequences']:,} "
+        f"sequences\n\n{table(one['sides'])}"
         for rows, one in document["rows"].items()
     ]
     failed = {
@@ -248,9 +250,12 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         sides = stock_sides(runs[plain], parts[plain])
         for arm, one in runs.items():
             sides[arm] = partial(ours, one, parts[arm])
-        tokens = len(runs[plain].collator.view(parts[plain][0]))
-        found = measured(sides, given.repeats)
-        document["rows"][str(size)] = {"tokens": tokens, "sides": found}
+        first = runs[plain].collator.view(parts[plain][0])
+        document["rows"][str(size)] = {
+            "tokens": len(first),
+            "sequences": len(first.numbers),
+            "sides": measured(sides, given.repeats),
+        }
     return document
 
 

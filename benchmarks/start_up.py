@@ -24,6 +24,7 @@ from benchmarks.speed.spent import spent
 from ptm_plus.progress import Silent
 from ptm_plus.sample import build_world
 from ptm_plus.sample_run import sample_settings
+from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import dump_toml, resolve
 
 ARRIVAL = Path(__file__).parent / "speed" / "arrival.py"
@@ -43,23 +44,35 @@ COMMANDS = {
 }
 
 
-def settings_file(folder: Path, plugins: Sequence[str]) -> Path:
-    """Write the settings of a short run on the sample's files; prepare all that it needs.
+def watching(folder: Path, plugins: Sequence[str]) -> dict[str, Any]:
+    """Return the settings by which a run tells when it has done its first step.
 
     Args:
-        folder: gets everything, ``arrivals.jsonl`` of its runs among it.
-        plugins: names; the one that looks at the clock is added.
+        folder: gets ``arrivals.jsonl``.
+        plugins: of the run; the one that looks at the clock is added.
     """
-    flags = {
+    return {
         "plugins": [*plugins, str(ARRIVAL)],
         "plugin.arrival.file": str(folder / "arrivals.jsonl"),
         "plugin.arrival.watched": list(WATCHED),
-        "output": str(folder / "run"),
+    }
+
+
+def short_run(folder: Path, plugins: Sequence[str]) -> RunSettings:
+    """Return the settings of a short run on the sample, whose files are written."""
+    flags = {
+        **watching(folder, plugins),
+        "output": str(folder),
         "prepare.cache": str(folder / "cache"),
         "train.steps": 2,
     }
     sets = ["plugin.kg-fusion.vectors.epochs=2"] if "kg-fusion" in plugins else []
     settings = sample_settings(resolve(None, flags, sets), build_world(), Silent())
+    return settings.model_copy(update={"output": folder / "run"})
+
+
+def prepared(settings: RunSettings, folder: Path) -> Path:
+    """Write the settings of a run, and prepare all that it needs."""
     file = folder / "run.toml"
     file.write_text(dump_toml(settings), encoding="utf-8")
     spent("-m", "ptm_plus", "plan", str(file), "--prepare", "--quiet", "--allow-code")
@@ -142,8 +155,8 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     files = {}
     for plugins in ((), PLUGINS):
         place = folder / "-".join(("with", *plugins))
-        files[plugins] = settings_file(place, plugins)
-    plan = ("-m", "ptm_plus", "plan", str(files[()]), "--quiet", "--allow-code")
+        files[plugins] = prepared(short_run(place, plugins), place)
+    plan = ("-m", "ptm_plus", "plan", str(files[()]), "--allow-code")
     trainings = {
         "ptm-plus train, to the first step": files[()],
         f"… with {' and '.join(PLUGINS)}": files[PLUGINS],
