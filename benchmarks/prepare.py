@@ -5,9 +5,9 @@
 
 ``ptm-plus prepare`` aligns words and subwords, keeps account of every row, and links entities where
 names are given; ``datasets.map`` (``speed/tokenised.py``) does nothing but tokenise and cut. Both
-read the same file with the same tokenizer of subwords, trained on its beginning, by as many worker
-processes, into a fresh cache, in turn. The names are words of the text of middling frequency, so
-that one word in some twenty is linked.
+read the same file with the same tokenizer of subwords, trained on it, by as many worker processes,
+into a fresh cache, in turn. The names are words of the text of middling frequency: one word in some
+25 of made text is linked.
 
 Each side works on a tenth of the text and on the whole, as a whole program: CPU time is that of the
 process and of those that it started. What a program costs before it begins is told apart: the rate
@@ -82,7 +82,7 @@ class Preparing:
 
 
 def make_task(folder: Path, texts: Iterator[str], megabytes: float, workers: int) -> Task:
-    """Write text up to a size, train a tokenizer on its beginning, and choose names."""
+    """Write text up to a size, train a tokenizer on it, and choose names."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Task(
         folder / "part.jsonl", folder / "whole.jsonl", folder / "tokenizer", folder / "labels.tsv",
@@ -103,7 +103,7 @@ def make_task(folder: Path, texts: Iterator[str], megabytes: float, workers: int
     names = [word for word, _ in counts.most_common(NAMES.stop)][NAMES]
     rows = (f"Q{number}\ten\t{name}\n" for number, name in enumerate(names))
     made.labels.write_text("id\tlang\tlabel\n" + "".join(rows), encoding="utf-8")
-    arguments = ("--text", f"en={made.part}", "--family", "bert", "--vocabulary", str(VOCABULARY))
+    arguments = ("--text", f"en={made.whole}", "--family", "bert", "--vocabulary", str(VOCABULARY))
     spent("-m", "ptm_plus", "tokenizer", "train", *arguments, "-o", str(made.tokenizer), "--quiet")
     return made
 

@@ -66,9 +66,9 @@ def ranged(values: Sequence[float]) -> dict[str, float]:
 
 
 def spread(values: Mapping[str, float], digits: int = 0) -> str:
-    """Return a median with the lowest and the highest value, as :func:`ranged` found them."""
+    """Tell what :func:`ranged` found, without a range where there is none."""
     middle, low, high = (f"{values[name]:,.{digits}f}" for name in ("median", "lowest", "highest"))
-    return f"{middle} ({low} to {high})"
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _processor() -> str:
