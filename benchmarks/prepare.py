@@ -84,28 +84,36 @@ class Preparing:
 def make_task(folder: Path, texts: Iterator[str], megabytes: float, workers: int) -> Task:
     """Write text up to a size, train a tokenizer on it, and choose names."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Task(
-        folder / "part.jsonl", folder / "whole.jsonl", folder / "tokenizer", folder / "labels.tsv",
-        workers,
-    )  # fmt: skip
+    part, whole = folder / "part.jsonl", folder / "whole.jsonl"
+    labels, tokenizer = folder / "labels.tsv", folder / "tokenizer"
+    names = [word for word, _ in write_texts(part, whole, texts, megabytes).most_common()][NAMES]
+    rows = (f"Q{number}\ten\t{name}\n" for number, name in enumerate(names))
+    labels.write_text("id\tlang\tlabel\n" + "".join(rows), encoding="utf-8")
+    arguments = ("--text", f"en={whole}", "--family", "bert", "--vocabulary", str(VOCABULARY))
+    spent("-m", "ptm_plus", "tokenizer", "train", *arguments, "-o", str(tokenizer), "--quiet")
+    return Task(part, whole, tokenizer, labels, workers)
+
+
+def write_texts(part: Path, whole: Path, texts: Iterator[str], megabytes: float) -> Counter[str]:
+    """Write texts up to a size, and their first tenth; return how often words occur in that.
+
+    Raises:
+        SystemExit: there are too few.
+    """
     counts: Counter[str] = Counter()
     size, limit = 0, megabytes * 1e6
-    with made.part.open("w") as part, made.whole.open("w") as whole:
-        for text in texts:
+    with part.open("w", encoding="utf-8") as first, whole.open("w", encoding="utf-8") as every:
+        while size < limit:
+            text = next(texts, None)
+            if text is None:
+                raise SystemExit(f"the text has {size / 1e6:.1f} megabytes; ask for fewer")
             row = json.dumps({"text": text}, ensure_ascii=False) + "\n"
-            whole.write(row)
+            every.write(row)
             if size < limit / PART:
-                part.write(row)
+                first.write(row)
                 counts.update(word for word in text.split() if word.isalpha() and len(word) > 2)
             size += len(row.encode())
-            if size >= limit:
-                break
-    names = [word for word, _ in counts.most_common(NAMES.stop)][NAMES]
-    rows = (f"Q{number}\ten\t{name}\n" for number, name in enumerate(names))
-    made.labels.write_text("id\tlang\tlabel\n" + "".join(rows), encoding="utf-8")
-    arguments = ("--text", f"en={made.whole}", "--family", "bert", "--vocabulary", str(VOCABULARY))
-    spent("-m", "ptm_plus", "tokenizer", "train", *arguments, "-o", str(made.tokenizer), "--quiet")
-    return made
+    return counts
 
 
 def ours(task: Task, text: Path, folder: Path, linked: bool) -> Preparing:

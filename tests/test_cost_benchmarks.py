@@ -42,7 +42,7 @@ def in_this_process(*arguments: str, **_: Any) -> spent.Spent:
             if end.code:
                 raise
     cpu = time.process_time() - before
-    return spent.Spent(began, time.time() - began, cpu, 1 << 20, output.getvalue(), "")
+    return spent.Spent(began, time.time() - began, cpu, 1 << 20, output.getvalue())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_both_sides_train_and_keep_models_that_learn(
 
 
 def took(tokens: int, cpu: float, mebibytes: int) -> prepare.Preparing:
-    return prepare.Preparing(tokens, 7, spent.Spent(0.0, cpu, cpu, mebibytes << 20, "", ""))
+    return prepare.Preparing(tokens, 7, spent.Spent(0.0, cpu, cpu, mebibytes << 20, ""))
 
 
 def test_rates_are_of_the_whole_and_of_what_is_further_than_the_part() -> None:
@@ -171,6 +171,16 @@ def test_rates_are_of_the_whole_and_of_what_is_further_than_the_part() -> None:
         "| ptm-plus prepare | 1,000 | 7 | 225 (200 to 250), 2.70 × | 300, 3.33 × |"
     )
     assert told.endswith("| 55 | 60 |")
+
+
+def test_text_is_written_up_to_a_size_and_its_first_tenth(tmp_path: Path) -> None:
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    counts = prepare.write_texts(part, whole, iter(["many words words"] * 999), 0.001)
+    assert whole.read_text() == '{"text": "many words words"}\n' * 35  # of 29 bytes each
+    assert part.read_text() == '{"text": "many words words"}\n' * 4
+    assert counts == {"words": 8, "many": 4}
+    with pytest.raises(SystemExit, match=r"has 0\.0 megabytes"):
+        prepare.write_texts(part, whole, iter(["few"]), 0.001)
 
 
 @pytest.mark.ernie_masking
@@ -312,9 +322,7 @@ def test_what_was_imported_is_seen(tmp_path: Path) -> None:
 
 def test_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: Iterator[float] = iter((50.0, 60.0, 2.0, 4.0, 3.0, 6.0))
-    monkeypatch.setattr(
-        start_up, "spent", lambda *_: spent.Spent(0.0, next(seconds), 1.0, 0, "", "")
-    )
+    monkeypatch.setattr(start_up, "spent", lambda *_: spent.Spent(0.0, next(seconds), 1.0, 0, ""))
     trained = {"wall": 9.0, "cpu": 8.0, "imported": ["pykeen"]}
     monkeypatch.setattr(start_up, "to_first_step", lambda _: trained)
     programs = {"a": ("-c", "1"), "b": ("-c", "2")}

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 UNIT = 1 if sys.platform == "darwin" else 1024
@@ -28,7 +27,6 @@ class Spent:
         cpu: seconds of the process and of those that it started, all threads.
         peak: bytes that the largest of these processes held at most.
         output: what it printed.
-        errors: what it wrote to standard error.
     """
 
     began: float
@@ -36,21 +34,19 @@ class Spent:
     cpu: float
     peak: int
     output: str
-    errors: str
 
 
-def spent(*arguments: str, threads: int = 1, environment: Mapping[str, str] | None = None) -> Spent:
+def spent(*arguments: str, threads: int = 1) -> Spent:
     """Run Python in a process of its own; one that fails ends the benchmark with what it said.
 
     Args:
         *arguments: of Python: ``-m``, a module and its arguments, or ``-c`` and a statement.
         threads: of numerical libraries.
-        environment: further variables.
     """
     own = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
-        env={**os.environ, **own, **(environment or {})},
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         check=False,
@@ -58,7 +54,7 @@ def spent(*arguments: str, threads: int = 1, environment: Mapping[str, str] | No
     if done.returncode:
         raise SystemExit(f"python {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
     output, _, took = done.stdout.rstrip().rpartition("\n")
-    return Spent(**json.loads(took), output=output, errors=done.stderr)
+    return Spent(**json.loads(took), output=output)
 
 
 def main() -> int:
