@@ -67,7 +67,8 @@ def sample_run(folder: Path, plugins: Sequence[str]) -> Run:
 
 def rows_of(run: Run, count: int) -> list[Row]:
     """Return the first rows of text that a run would train on."""
-    reader, rows, step = run.reader(), [], 0
+    rows: list[Row] = []
+    reader, step = run.reader(), 0
     while len(rows) < count:
         rows += reader.step_rows(run.planner.plan(step)).get(STREAM, [])
         step += 1

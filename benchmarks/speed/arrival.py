@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from ptm_plus import PluginInfo, Section, hookimpl
+from ptm_plus import Event, PluginInfo, Section, hookimpl
 
 
 class ArrivalSettings(Section):
@@ -25,11 +25,11 @@ class Arrival:
     instance: str
 
     @hookimpl
-    def ptm_event(self, event):
+    def ptm_event(self, event: Event) -> None:
         """Look at the clock, and at what is there."""
         if event.kind in ("after_step", "train_end"):
-            found = {"time": time.time(), "cpu": time.process_time()}
-            found["imported"] = [name for name in self.settings.watched if name in sys.modules]
+            imported = [name for name in self.settings.watched if name in sys.modules]
+            found = {"time": time.time(), "cpu": time.process_time(), "imported": imported}
             with open(self.settings.file, "a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
 
