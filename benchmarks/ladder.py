@@ -16,7 +16,6 @@ ways are equal to rounding, which the tests hold.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.corpus import VOCABULARY, made_texts, made_words, write_corpus
-from benchmarks.speed.machine import machine
+from benchmarks.speed.reporting import machine, markdown, options, ranged, report, spread
 from benchmarks.speed.rungs import Rung, Ways
 from benchmarks.speed.sides import LR
 from benchmarks.speed.sizes import BENCH
@@ -88,33 +87,25 @@ def figures(rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     found = {}
     for name, own in rates.items():
         times = [one / ground for one, ground in zip(own, rates[GROUND], strict=True)]
-        found[name] = {
-            "tokens_per_cpu_second": statistics.median(own),
-            "times": {
-                "median": statistics.median(times),
-                "lowest": min(times),
-                "highest": max(times),
-            },
-        }
+        found[name] = {"tokens_per_cpu_second": statistics.median(own), "times": ranged(times)}
     return found
 
 
 def table(found: Mapping[str, Any]) -> str:
     """Return the table."""
-    lines = ["| | tokens per CPU-second | times the plain loop (lowest to highest) |"]
-    lines.append("|---|--:|---|")
-    for name, one in found.items():
-        times = one["times"]
-        spread = f"{times['median']:.2f} ({times['lowest']:.2f} to {times['highest']:.2f})"
-        lines.append(f"| {name} | {one['tokens_per_cpu_second']:,.0f} | {spread} |")
-    return "\n".join(lines)
+    rows = [
+        [name, f"{one['tokens_per_cpu_second']:,.0f}", spread(one["times"], 2)]
+        for name, one in found.items()
+    ]
+    return markdown(["", "tokens per CPU-second", "times the plain loop"], rows)
 
 
 def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure, print the table, and return everything that is kept."""
+    """Measure, and return everything that is kept."""
     from transformers import AutoTokenizer, BertConfig
 
     torch.set_num_threads(1)
+    on = machine()
     words = made_words(VOCABULARY)
     corpus = write_corpus(folder / "corpus", made_texts(words), SEQUENCES * 100, 1, words)
     tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer)
@@ -129,8 +120,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     steps[OURS] = _product(corpus.rows, corpus.tokenizer, folder)
     found = figures(measure(steps, given.rounds, given.steps, given.warm_up))
-    print(table(found))
-    return {"machine": machine(), "model": dict(BENCH), "lines": found}
+    return {"machine": on, "model": dict(BENCH), "lines": found}
 
 
 def _product(rows: Path, tokenizer: Path, folder: Path) -> Step:
@@ -155,24 +145,17 @@ def _product(rows: Path, tokenizer: Path, folder: Path) -> Step:
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="one round of two steps")
+    parser = options(__doc__)
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of a turn")
     parser.add_argument("--warm-up", type=int, default=1, help="steps that are not measured")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.steps = 1, 2
     with tempfile.TemporaryDirectory() as scratch:
         document = run(given, Path(scratch))
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    report(document, [table(document["lines"])], given.json)
 
 
 if __name__ == "__main__":

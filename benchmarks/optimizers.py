@@ -16,11 +16,8 @@ Everything finished is a file in the output folder, and is not done again.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,6 +30,8 @@ from typing import Any
 from benchmarks.figures import summary
 from benchmarks.speed.corpus import Corpus, made_texts, made_words, write_corpus
 from benchmarks.speed.quality import held_out_loss
+from benchmarks.speed.reporting import machine, report
+from benchmarks.speed.reporting import options as options_of_all
 from benchmarks.speed.sides import Work, ours
 from benchmarks.steps import check_equal_tokens, claim, once
 
@@ -130,11 +129,7 @@ def document(options: Options, seeds: Sequence[Mapping[str, Any]]) -> dict[str, 
     """Return everything that is kept."""
     scores = {arm: [seed[arm] for seed in seeds] for arm in seeds[0]}
     return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
+        "machine": machine(),
         "options": asdict(options),
         "arms": {arm: ARMS[arm] for arm in scores},
         "tokens": seeds[0][BASE]["tokens"],
@@ -180,7 +175,7 @@ def arms_for(asked: Sequence[str] | None, gpu: bool) -> list[str]:
 
 
 def run(options: Options, arms: Sequence[str], seeds: int, folder: Path) -> dict[str, Any]:
-    """Measure every arm with every seed, print the table, and return everything that is kept."""
+    """Measure every arm with every seed, and return everything that is kept."""
     from transformers import AutoTokenizer
 
     claim(folder, asdict(options))
@@ -189,9 +184,7 @@ def run(options: Options, arms: Sequence[str], seeds: int, folder: Path) -> dict
     model = {**options.model, "vocab_size": size}
     work = Work(corpus, model, LENGTH, STEP_TOKENS, SEQUENCES, device=options.device)
     measured = [of_seed(replace(work, seed=seed), options, arms, folder) for seed in range(seeds)]
-    found = document(options, measured)
-    print(table(found))
-    return found
+    return document(options, measured)
 
 
 def main() -> None:
@@ -199,12 +192,7 @@ def main() -> None:
     import torch
 
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer steps and seeds")
+    parser = options_of_all(__doc__)
     parser.add_argument("--text", type=Path, help="JSON lines instead of text that is made")
     parser.add_argument("--tokenizer", type=Path, help="of --text")
     parser.add_argument("--model", type=json.loads, default=MODEL, help="BERT's configuration")
@@ -214,7 +202,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=2e-3, help="of all arms")
     parser.add_argument("--output", type=Path, help="keeps the runs; goes on with what is there")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if (given.text is None) != (given.tokenizer is None):
         parser.error("--text and --tokenizer go together")
@@ -226,8 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (given.output or Path(scratch)).resolve()
         found = run(options, arms_for(given.arms, gpu), given.seeds, folder)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    report(found, [table(found)], given.json)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.by_hand import Loop
-from benchmarks.speed.machine import machine
+from benchmarks.speed.corpus import VOCABULARY
+from benchmarks.speed.reporting import machine, markdown, options, ranged, report, spread
+from benchmarks.speed.sizes import BENCH
 from benchmarks.speed.timing import Spent, plan_of, spend
 from ptm_plus.launch import launch
 from ptm_plus.processes import make_accelerator
@@ -42,13 +44,7 @@ from ptm_plus.sample_run import sample_settings
 from ptm_plus.settings_files import resolve
 from ptm_plus.train import Trainer
 
-MODEL = {
-    "hidden_size": 256,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 1024,
-    "vocab_size": 30_522,
-}
+MODEL = {**BENCH, "vocab_size": VOCABULARY}
 FIVE = ("ernie-masking", "kg-fusion", "k-adapter", "tlm", "domain")
 NONE = "no plugin"
 BY_HAND = "by hand, the same micro-batches"
@@ -58,6 +54,12 @@ ARMS: Mapping[str, Sequence[str]] = {
     "ernie-masking and tlm": ("ernie-masking", "tlm"),
     "all five": FIVE,
 }
+
+
+TOLD = """\
+Time and operations are per token, against no plugin in the same round. Own: per step, outside of
+forward, backward and optimizer; its share of the step; and what the plugin adds to it, per token,
+as a share of a step without plugins."""
 
 
 @dataclass
@@ -133,7 +135,7 @@ def figures(arms: Sequence[Arm], by_hand: Sequence[float]) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: {
             "tokens_per_cpu_second": 1 / statistics.median(values),
-            "time": spread([own / none for own, none in zip(values, seconds[NONE], strict=True)]),
+            "time": ranged([own / none for own, none in zip(values, seconds[NONE], strict=True)]),
         }
         for name, values in seconds.items()
     }
@@ -159,36 +161,30 @@ def added(arm: Arm, base: Arm) -> float:
     return more / statistics.median(none.whole / none.tokens for none in base.rounds)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return median and range."""
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
 def table(found: Mapping[str, Any]) -> str:
     """Return the table."""
-    lines = ["| | tokens per CPU-second | time per token (lowest to highest) | operations | own |"]
-    lines.append("|---|--:|---|--:|---|")
-    for name, one in found.items():
-        time_, rate = one["time"], one["tokens_per_cpu_second"]
-        times = f"{time_['median']:.3f} ({time_['lowest']:.3f} to {time_['highest']:.3f})"
-        operations = f"{one['operations']:.3f}" if "operations" in one else "–"
-        own = "–"
-        if "own_share" in one:
-            more = "" if name == NONE else f", {one['own_of_the_plugin']:+.1%} for it"
-            own = f"{one['own_milliseconds']:.1f} ms, {one['own_share']:.1%}{more}"
-        lines.append(f"| {name} | {rate:,.0f} | {times} | {operations} | {own} |")
-    lines.append("")
-    lines.append(
-        "Time and operations are per token, against no plugin. Own: per step, outside of forward, "
-        "backward and optimizer; its share of the step; and what the plugin adds, per token, as a "
-        "share of a step without plugins."
-    )
-    return "\n".join(lines)
+    rows = [
+        [
+            name,
+            f"{one['tokens_per_cpu_second']:,.0f}",
+            spread(one["time"], 3),
+            f"{one['operations']:.3f}" if "operations" in one else "–",
+            _own(one, name) if "own_share" in one else "–",
+        ]
+        for name, one in found.items()
+    ]
+    return markdown(["", "tokens per CPU-second", "time per token", "operations", "own"], rows)
+
+
+def _own(one: Mapping[str, Any], name: str) -> str:
+    more = "" if name == NONE else f", {one['own_of_the_plugin']:+.1%} for it"
+    return f"{one['own_milliseconds']:.1f} ms, {one['own_share']:.1%}{more}"
 
 
 def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compose, measure, print the table, and return everything that is kept."""
+    """Compose, measure, and return everything that is kept."""
     torch.set_num_threads(1)
+    on = machine()
     sets = [
         *(f"model.config.{name}={value}" for name, value in given.model.items()),
         *("train.steps=400", "batch.row_tokens=512", f"batch.rows={given.rows}"),
@@ -203,32 +199,24 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for _ in range(given.warm_up):
         loop.step()
     found = figures(arms, measure(arms, loop, given.rounds, given.steps))
-    print(table(found))
-    return {"machine": machine(), "model": given.model, "rounds": given.rounds, "arms": found}
+    return {"machine": on, "model": given.model, "rounds": given.rounds, "arms": found}
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser = options(__doc__)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[1:])
     parser.add_argument("--model", type=json.loads, default=MODEL, help="BERT's configuration")
     parser.add_argument("--rows", type=int, default=4, help="of 512 tokens, in a step")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="of a turn")
     parser.add_argument("--warm-up", type=int, default=4, help="steps that are not measured")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.steps = 3, 4
     with tempfile.TemporaryDirectory() as scratch:
         document = run(given, Path(scratch))
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    report(document, (table(document["arms"]), TOLD), given.json)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,8 +26,9 @@ from typing import Any
 
 from benchmarks import entity_table
 from benchmarks.speed.growth import growth
-from benchmarks.speed.machine import machine
+from benchmarks.speed.reporting import machine, markdown, options, report
 from benchmarks.speed.sizes import AXES, cost
+from benchmarks.speed.spent import spent
 
 ENTITIES = "entities"
 GIVEN = "tokens"
@@ -44,7 +43,7 @@ def measured(axis: str, sizes: Sequence[int]) -> list[dict[str, float]]:
     for size in sizes:
         with tempfile.TemporaryDirectory() as scratch:
             arguments = ["benchmarks.scale", "--one", axis, str(size), scratch]
-            found.append(json.loads(_module(*arguments).splitlines()[-1]))
+            found.append(json.loads(spent("-m", *arguments).output.splitlines()[-1]))
         said = ", ".join(f"{name} {value:,.2f}" for name, value in found[-1].items())
         print(f"{axis} {size:,}: {said}", file=sys.stderr, flush=True)
     return found
@@ -54,7 +53,7 @@ def _tables(sizes: Sequence[int]) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "tables.json"
         arguments = ["--sizes", *map(str, sizes), "--json", str(file)]
-        _module("benchmarks.entity_table", *arguments)
+        spent("-m", "benchmarks.entity_table", *arguments)
         tables = json.loads(file.read_text(encoding="utf-8"))["tables"]
     return [
         {
@@ -64,20 +63,6 @@ def _tables(sizes: Sequence[int]) -> list[dict[str, float]]:
         }
         for one in tables
     ]
-
-
-def _module(name: str, *arguments: str) -> str:
-    """Run a module; one that fails ends the benchmark with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
-    return done.stdout
 
 
 def fitted(sizes: Sequence[int], costs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -92,30 +77,24 @@ def fitted(sizes: Sequence[int], costs: Sequence[Mapping[str, float]]) -> dict[s
 
 def table(axis: str, sizes: Sequence[int], found: Mapping[str, Any]) -> str:
     """Return the table of an axis."""
-    lines = [
-        f"| {axis} | {' | '.join(f'{size:,}' for size in sizes)} | fixed | each more | power |"
+    rows = [
+        [
+            name,
+            *(f"{value:,.2f}" for value in one["values"]),
+            f"{one['fixed']:,.2f}",
+            f"{one['per_unit']:.3g}",
+            "–" if one["exponent"] is None else f"{one['exponent']:.2f}",
+        ]
+        for name, one in found.items()
     ]
-    lines.append(f"|---|{'--:|' * (len(sizes) + 3)}")
-    for name, one in found.items():
-        values = " | ".join(f"{value:,.2f}" for value in one["values"])
-        power = "–" if one["exponent"] is None else f"{one['exponent']:.2f}"
-        lines.append(
-            f"| {name} | {values} | {one['fixed']:,.2f} | {one['per_unit']:.3g} | {power} |"
-        )
-    return "\n".join(lines)
+    return markdown([axis, *(f"{size:,}" for size in sizes), "fixed", "each more", "power"], rows)
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = options(__doc__)
     every = {**{name: sizes for name, (_, sizes) in AXES.items()}, ENTITIES: entity_table.SIZES}
     parser.add_argument("--axes", nargs="+", choices=list(every), default=list(every))
-    parser.add_argument("--quick", action="store_true", help="the three smallest sizes of each")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -125,11 +104,10 @@ def main() -> None:
     document: dict[str, Any] = {"machine": machine(), "axes": {}}
     for axis in given.axes:
         sizes = every[axis][:3] if given.quick else every[axis]
-        found = fitted(sizes, measured(axis, sizes))
-        document["axes"][axis] = {"sizes": list(sizes), "costs": found}
-        print(f"\n{table(axis, sizes, found)}", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        costs = fitted(sizes, measured(axis, sizes))
+        document["axes"][axis] = {"sizes": list(sizes), "costs": costs}
+    tables = (table(axis, one["sizes"], one["costs"]) for axis, one in document["axes"].items())
+    report(document, tables, given.json)
 
 
 if __name__ == "__main__":

@@ -17,36 +17,18 @@ masked tokens of held-out text, because speed without equal loss would not count
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.corpus import VOCABULARY, Corpus, made_texts, made_words, write_corpus
+from benchmarks.speed import reporting
 from benchmarks.speed.peer import MODES
 from benchmarks.speed.quality import held_out_loss
-from benchmarks.speed.sides import Measured, Work, ours, peer
-
-MODEL = {
-    "hidden_size": 256,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 1024,
-    "max_position_embeddings": 512,
-}
-OURS = "ptm-plus"
-SIDES = (OURS, *MODES)
-TITLES = {
-    OURS: "ptm-plus",
-    "lines": "stock, line by line",
-    "grouped": "stock, grouped by length",
-    "blocks": "stock, concatenated blocks",
-}
+from benchmarks.speed.sides import OURS, SIDES, TITLES, Measured, Work, trained
+from benchmarks.speed.task import add_task, checked, task
 
 
 def measure(work: Work, folder: Path, steps: int, skipped: int, repeats: int) -> dict[str, Any]:
@@ -54,12 +36,7 @@ def measure(work: Work, folder: Path, steps: int, skipped: int, repeats: int) ->
     found: dict[str, list[Measured]] = {side: [] for side in SIDES}
     for number in range(repeats):
         for side in SIDES:
-            place = folder / f"{side}-{number}"
-            took = (
-                ours(work, place, steps, skipped)
-                if side == OURS
-                else peer(work, side, place, steps, skipped)
-            )
+            took = trained(work, side, folder / f"{side}-{number}", steps, skipped)
             found[side].append(took)
             said = f"{took.tokens:,} tokens, {took.cpu:.1f} CPU-seconds, {took.rate:,.0f} a second"
             print(f"{TITLES[side]}: {said}", file=sys.stderr, flush=True)
@@ -68,16 +45,11 @@ def measure(work: Work, folder: Path, steps: int, skipped: int, repeats: int) ->
 
 def figures(work: Work, taken: Sequence[Measured]) -> dict[str, Any]:
     """Return the figures of a side."""
-    rates = [one.rate for one in taken]
     corpus = work.corpus
     loss = held_out_loss(taken[0].model, corpus.tokenizer, corpus.held_out, work.length, work.seed)
     return {
         "tokens": taken[0].tokens,
-        "tokens_per_cpu_second": {
-            "median": statistics.median(rates),
-            "lowest": min(rates),
-            "highest": max(rates),
-        },
+        "tokens_per_cpu_second": reporting.ranged([one.rate for one in taken]),
         "wall_seconds": [round(one.wall, 2) for one in taken],
         "cpu_seconds": [round(one.cpu, 2) for one in taken],
         "held_out_loss": loss,
@@ -92,90 +64,55 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float]:
 
 def table(found: Mapping[str, Any]) -> str:
     """Return the table of one setting."""
-    lines = ["| | tokens per CPU-second (lowest to highest) | ptm-plus is | held-out loss |"]
-    lines.append("|---|---|--:|--:|")
     times = ratios(found)
-    for side in SIDES:
-        one = found[side]
-        rate = one["tokens_per_cpu_second"]
-        spread = f"{rate['median']:,.0f} ({rate['lowest']:,.0f} to {rate['highest']:,.0f})"
-        factor = f"{times[side]:.2f} ×" if side in times else "–"
-        lines.append(f"| {TITLES[side]} | {spread} | {factor} | {one['held_out_loss']:.3f} |")
-    return "\n".join(lines)
-
-
-def corpus_of(given: argparse.Namespace, folder: Path, sequences: int) -> Corpus:
-    """Write the text of the benchmark, made or given."""
-    if given.text is None:
-        words = made_words()
-        return write_corpus(folder, made_texts(words), sequences, 200, words)
-    rows = (json.loads(line)["text"] for line in given.text.open(encoding="utf-8"))
-    texts = (part for text in rows for part in text.splitlines() if part.strip())
-    corpus = write_corpus(folder, texts, sequences, 200, None)
-    return Corpus(corpus.lines, corpus.rows, corpus.held_out, given.tokenizer.resolve())
-
-
-def vocabulary_of(tokenizer: Path) -> int:
-    """Return the size of a tokenizer's vocabulary."""
-    from transformers import AutoTokenizer
-
-    return len(AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False))
+    headings = ["", "tokens per CPU-second (lowest to highest)", "ptm-plus is", "held-out loss"]
+    rows = [
+        [
+            TITLES[side],
+            reporting.spread(found[side]["tokens_per_cpu_second"]),
+            f"{times[side]:.2f} ×" if side in times else "–",
+            f"{found[side]['held_out_loss']:.3f}",
+        ]
+        for side in SIDES
+    ]
+    return reporting.markdown(headings, rows)
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer steps, once")
-    parser.add_argument("--text", type=Path, help="JSON lines instead of text that is made")
-    parser.add_argument("--tokenizer", type=Path, help="of --text")
-    parser.add_argument("--model", type=json.loads, default=MODEL, help="BERT's configuration")
-    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="rows of the head")
+    parser = reporting.options(__doc__)
+    add_task(parser)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--skipped", type=int, default=20, help="steps that are not measured")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="keeps the runs")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    if (given.text is None) != (given.tokenizer is None):
-        parser.error("--text and --tokenizer go together")
+    given = checked(parser)
     if given.quick:
         given.steps, given.skipped, given.repeats, given.dropout = 30, 10, 1, [0.0]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = given.output or Path(scratch)
-        document = run(given, folder.resolve())
-    if given.json:
-        given.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        document = run(given, (given.output or Path(scratch)).resolve())
+    tables = [
+        f"Dropout {dropout}\n\n{table(one['sides'])}"
+        for dropout, one in document["dropout"].items()
+    ]
+    reporting.report(document, tables, given.json)
 
 
 def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure in every setting, print the tables, and return everything that is kept."""
-    sequences = 16
-    corpus = corpus_of(given, folder / "corpus", sequences * given.steps * 2)
-    vocabulary = max(given.vocabulary, vocabulary_of(corpus.tokenizer))
-    model = {**given.model, "vocab_size": vocabulary}
+    """Measure in every setting, and return everything that is kept."""
+    work = task(given, folder / "corpus", given.steps)
     document: dict[str, Any] = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
-        "model": model,
+        "machine": reporting.machine(),
+        "model": work.model,
         "steps": [given.skipped, given.steps],
         "dropout": {},
     }
     for dropout in given.dropout:
-        work = Work(corpus, model, 256, 1024, sequences, dropout, given.threads)
+        place = folder / f"dropout-{dropout}"
         found = measure(
-            work, folder / f"dropout-{dropout}", given.steps, given.skipped, given.repeats
+            replace(work, dropout=dropout), place, given.steps, given.skipped, given.repeats
         )
         document["dropout"][str(dropout)] = {"sides": found, "times": ratios(found)}
-        print(f"\nDropout {dropout}\n\n{table(found)}")
     return document
 
 

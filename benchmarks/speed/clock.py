@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from ptm_plus import PluginInfo, Section, hookimpl
+from ptm_plus import Event, PluginInfo, Section, hookimpl
 
 
 class ClockSettings(Section):
@@ -26,7 +26,7 @@ class Clock:
     instance: str
 
     @hookimpl
-    def ptm_event(self, event):
+    def ptm_event(self, event: Event) -> None:
         """Take the time."""
         if event.kind == "after_step":
             took = {"step": event.step, "cpu": time.process_time(), "wall": time.perf_counter()}

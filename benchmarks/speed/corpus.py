@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptm_plus import Example
+from ptm_plus.sources import parse_source, read_text
+
 MEDIAN, SIGMA, SHORTEST, LONGEST = 44, 0.8, 8, 256
 """Of the lengths in tokens, special ones included (how much padding costs depends on them)."""
 
@@ -85,6 +88,13 @@ def made_texts(words: Sequence[str], seed: int = 0) -> Iterator[str]:
             if rng.random() < 0.5:
                 drawn[place] = follower[drawn[place - 1]]
         yield " ".join(drawn)
+
+
+def given_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of JSON lines, compressed or not."""
+    for row in read_text(parse_source(str(path))):
+        if isinstance(row, Example):
+            yield row.fields["text"]
 
 
 def _within(length: int) -> int:

@@ -42,22 +42,52 @@ def tokenised(mode: str, corpus: str, tokenizer: Any, length: int) -> Any:
     return found.map(join, batched=True) if mode == "blocks" else found
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    made.add_argument("--mode", choices=MODES, required=True)
+    made.add_argument("--corpus", required=True)
+    made.add_argument("--tokenizer", required=True)
+    made.add_argument("--config", type=json.loads, required=True)
+    made.add_argument("--length", type=int, required=True)
+    made.add_argument("--batch", type=int, required=True)
+    made.add_argument("--steps", type=int, required=True)
+    made.add_argument("--lr", type=float, required=True)
+    made.add_argument("--warmup", type=float, required=True)
+    made.add_argument("--seed", type=int, required=True)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--keep-every", type=int, default=0, help="steps between models kept")
+    made.add_argument("--output", type=Path, required=True)
+    return made
+
+
+def arguments(given: argparse.Namespace) -> Any:
+    """Return the trainer's arguments."""
+    from transformers import TrainingArguments
+
+    sampling = {"train_sampling_strategy": "group_by_length"} if given.mode == "grouped" else {}
+    return TrainingArguments(
+        output_dir=str(given.output),
+        max_steps=given.steps,
+        per_device_train_batch_size=given.batch,
+        learning_rate=given.lr,
+        warmup_steps=given.warmup,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        include_num_input_tokens_seen="non_padding",
+        logging_steps=10,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=given.seed,
+        **sampling,
+    )
+
+
 def main() -> None:
-    """Train, and write a line per logged step."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--mode", choices=MODES, required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--config", type=json.loads, required=True)
-    parser.add_argument("--length", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--lr", type=float, required=True)
-    parser.add_argument("--warmup", type=float, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, required=True)
-    given = parser.parse_args()
+    """Train, and write a line per step."""
+    given = parser().parse_args()
 
     import torch
     from transformers import (
@@ -67,7 +97,6 @@ def main() -> None:
         DataCollatorForLanguageModeling,
         Trainer,
         TrainerCallback,
-        TrainingArguments,
         set_seed,
     )
 
@@ -77,34 +106,20 @@ def main() -> None:
     model = BertForMaskedLM(BertConfig(**given.config))
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        """Writes down the CPU time after every step."""
+        """Writes down the CPU time after every step, and keeps the model of some."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            took = {"step": state.global_step, "cpu": time.process_time()}
-            took |= {"wall": time.perf_counter(), "tokens": int(state.num_input_tokens_seen)}
+            step = state.global_step
+            took = {"step": step, "cpu": time.process_time(), "wall": time.perf_counter()}
+            took |= {"tokens": int(state.num_input_tokens_seen)}
             with (given.output / "clock.jsonl").open("a") as file:
                 file.write(json.dumps(took) + "\n")
+            if given.keep_every and step % given.keep_every == 0:
+                model.save_pretrained(given.output / f"model-{step}")
 
-    sampling = {"train_sampling_strategy": "group_by_length"} if given.mode == "grouped" else {}
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(given.output),
-            max_steps=given.steps,
-            per_device_train_batch_size=given.batch,
-            learning_rate=given.lr,
-            warmup_steps=given.warmup,
-            weight_decay=0.01,
-            adam_beta2=0.98,
-            include_num_input_tokens_seen="non_padding",
-            logging_steps=10,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-            seed=given.seed,
-            **sampling,
-        ),
+        args=arguments(given),
         train_dataset=tokenised(given.mode, given.corpus, tokenizer, given.length),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
         callbacks=[Clock()],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ptm_plus.pretrained import without_bars
+
 
 def held_out_loss(model: Path, tokenizer: Path, lines: Path, length: int, seed: int = 0) -> float:
     """Return the mean cross-entropy of masked tokens, in nats.
@@ -22,7 +24,8 @@ def held_out_loss(model: Path, tokenizer: Path, lines: Path, length: int, seed: 
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    encoder = AutoModelForMaskedLM.from_pretrained(model).eval()
+    with without_bars():
+        encoder = AutoModelForMaskedLM.from_pretrained(model).eval()
     encode = AutoTokenizer.from_pretrained(tokenizer)
     rng = np.random.default_rng(seed)
     total, count = 0.0, 0

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from benchmarks.speed.corpus import Corpus
+from benchmarks.speed.peer import MODES
+from benchmarks.speed.spent import spent
+
+OURS = "ptm-plus"
+SIDES = (OURS, *MODES)
+TITLES = {
+    OURS: "ptm-plus",
+    "lines": "stock, line by line",
+    "grouped": "stock, grouped by length",
+    "blocks": "stock, concatenated blocks",
+}
 
 CLOCK = Path(__file__).with_name("clock.py")
 LR, WARMUP = 5e-4, 0.06
@@ -34,6 +43,7 @@ class Work:
         threads: of torch.
         seed: of weights, order and masks.
         device: of the product.
+        keep_every: steps between models that are kept as ``model-STEP``; 0 keeps the last alone.
     """
 
     corpus: Corpus
@@ -45,6 +55,7 @@ class Work:
     threads: int = 1
     seed: int = 0
     device: str = "cpu"
+    keep_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,17 +67,33 @@ class Measured:
         cpu: seconds of the process, all threads.
         wall: seconds.
         model: folder of the trained model.
+        ticks: the clock's lines, ``tokens`` in them where they are known.
     """
 
     tokens: int
     cpu: float
     wall: float
     model: Path
+    ticks: Sequence[Mapping[str, Any]] = ()
 
     @property
     def rate(self) -> float:
         """Tokens per second of CPU."""
         return self.tokens / self.cpu
+
+
+def trained(work: Work, side: str, folder: Path, steps: int, skipped: int) -> Measured:
+    """Train one of ``SIDES``.
+
+    Args:
+        work: what to do.
+        side: which.
+        folder: gets everything; what is there is deleted.
+        steps: optimizer steps.
+        skipped: steps at the beginning that are not measured.
+    """
+    train = ours if side == OURS else partial(peer, mode=side)
+    return train(work, folder=folder, steps=steps, skipped=skipped)
 
 
 def ours(
@@ -87,30 +114,49 @@ def ours(
         plugins: names.
         settings: further settings by section.
     """
-    file, clock, run = _fresh(folder) / "run.toml", folder / "clock.jsonl", folder / "run"
-    rows = max(1, round(work.tokens / 512))
-    document: dict[str, dict[str, Any]] = {
-        "data": {"text": [str(work.corpus.rows)]},
-        "tokenizer": {"path": str(work.corpus.tokenizer)},
-        "model": {"family": "bert", "config": _without_vocabulary(work.model)},
-        "prepare": {"max_length": work.length, "cache": str(folder.parent / "cache")},
-        "batch": {"row_tokens": 512, "rows": rows, "micro_rows": rows},
-        "train": {"steps": steps, "lr": LR, "warmup": WARMUP, "seed": work.seed},
-        "plugin": {"clock": {"file": str(clock)}},
-    }
-    document["model"]["dropout"] = work.dropout
-    document["train"] |= {"threads": work.threads, "checkpoint_every": steps}
+    file, run = _fresh(folder) / "run.toml", folder / "run"
+    document = _settings(work, folder, steps)
     for section, values in (settings or {}).items():
         document.setdefault(section, {}).update(values)
     top = {"plugins": [*plugins, str(CLOCK)], "output": str(run)}
     file.write_text(tomli_w.dumps({**top, **document}), encoding="utf-8")
     flags = ("--device", work.device, "--overwrite", "--quiet", "--allow-code")
-    _process(work, "ptm_plus", "train", str(file), *flags)
-    _process(work, "ptm_plus", "export", str(run), "--to", str(folder / "model"), "--allow-code")
+    _program(work, "ptm_plus", "train", str(file), *flags)
+    _program(work, "ptm_plus", "export", str(run), "--to", str(folder / "model"), "--allow-code")
+    if work.keep_every:
+        _program(work, "benchmarks.speed.exported", str(run), str(folder))
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     tokens = {one["step"]: one["tokens"] for one in logged if "tokens" in one}
-    ticks = [{**one, "tokens": tokens.get(one["step"])} for one in _ticks(clock)]
+    ticks = [{**one, "tokens": tokens.get(one["step"])} for one in _ticks(folder / "clock.jsonl")]
     return _between(ticks, skipped, folder / "model")
+
+
+def _settings(work: Work, folder: Path, steps: int) -> dict[str, dict[str, Any]]:
+    """Return the product's settings, but for names of plugins and output."""
+    rows = max(1, round(work.tokens / 512))
+    every = work.keep_every
+    kept = {"checkpoint_every": every, "keep": steps // every, "log_every": every} if every else {}
+    return {
+        "data": {"text": [str(work.corpus.rows)]},
+        "tokenizer": {"path": str(work.corpus.tokenizer)},
+        "model": {
+            "family": "bert",
+            "config": _without_vocabulary(work.model),
+            "dropout": work.dropout,
+        },
+        "prepare": {"max_length": work.length, "cache": str(folder.parent / "cache")},
+        "batch": {"row_tokens": 512, "rows": rows, "micro_rows": rows},
+        "train": {
+            "steps": steps,
+            "lr": LR,
+            "warmup": WARMUP,
+            "seed": work.seed,
+            "threads": work.threads,
+            "checkpoint_every": steps,
+            **kept,
+        },
+        "plugin": {"clock": {"file": str(folder / "clock.jsonl")}},
+    }
 
 
 def peer(work: Work, mode: str, folder: Path, steps: int, skipped: int) -> Measured:
@@ -130,10 +176,11 @@ def peer(work: Work, mode: str, folder: Path, steps: int, skipped: int) -> Measu
         "warmup": WARMUP,
         "seed": work.seed,
         "threads": work.threads,
+        "keep-every": work.keep_every,
         "output": folder,
     }
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    _process(work, "benchmarks.speed.peer", *flags)
+    _program(work, "benchmarks.speed.peer", *flags)
     return _between(_ticks(folder / "clock.jsonl"), skipped, folder / "model")
 
 
@@ -147,17 +194,8 @@ def _without_vocabulary(model: Mapping[str, int]) -> dict[str, int]:
     return {name: value for name, value in model.items() if name != "vocab_size"}
 
 
-def _process(work: Work, module: str, *arguments: str) -> None:
-    """Run a module; one that fails ends the benchmark with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": str(work.threads), "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+def _program(work: Work, module: str, *arguments: str) -> None:
+    spent("-m", module, *arguments, threads=work.threads)
 
 
 def _ticks(path: Path) -> list[dict[str, Any]]:
@@ -174,4 +212,5 @@ def _between(ticks: Sequence[Mapping[str, Any]], skipped: int, model: Path) -> M
         last["cpu"] - first["cpu"],
         last["wall"] - first["wall"],
         model,
+        ticks,
     )
