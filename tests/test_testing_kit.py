@@ -331,6 +331,29 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         SHARED,
         "a boolean index in planted.py",
     ),
+    "a loss goes from token to token": (
+        "array-work",
+        objective(
+            "states = states_of(batch, encode, parts)\n"
+            "return Outcome(sum(state.square().mean() for state in states))"
+        ),
+        SHARED,
+        "a loop over tokens or sequences",
+    ),
+    "a column goes from token to token": (
+        "array-work",
+        SQUARES
+        + """
+    @hookimpl
+    def ptm_features(self, context):
+        return [Feature(name="odd", compute=self.odd)]
+
+    def odd(self, given):
+        return {"odd": np.array([int(one) % 2 for one in given.view.ids])}
+""",
+        SHARED,
+        "a loop over tokens or sequences",
+    ),
     "it takes another plugin's name": (
         "with-tlm",
         SQUARES.replace("name=self.instance", 'name="tlm"'),

@@ -13,6 +13,7 @@ from typing import Any
 import ptm_plus.testing.contract as contract
 import ptm_plus.testing.together as together
 import ptm_plus.testing.training as training
+import ptm_plus.testing.work as work
 from ptm_plus.errors import SettingsError, nearest
 from ptm_plus.testing.failing import NotApplicable
 from ptm_plus.testing.subject import Subject
@@ -39,6 +40,7 @@ _ALONE: Mapping[str, Body] = {
     "export": training.exported,
     "events": training.events,
     "no-waiting": training.no_waiting,
+    "array-work": work.array_work,
 }
 
 WITH_ALL = "with-all"
