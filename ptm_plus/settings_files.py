@@ -59,7 +59,7 @@ def resolve(
     for origin, layer in layers:
         check_values(layer, origin)
         check_keys(RunSettings, layer, origin=origin)
-        values = _merged(values, layer)
+        values = merged(values, layer)
         origins |= {key: origin for key, _ in leaves(layer)}
     settings = validated(RunSettings, values, origins=origins)
     keys = [key for key, _ in leaves(settings.model_dump())]
@@ -177,12 +177,13 @@ def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
     return table
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested tables with the values of others laid over them."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _merged(old, value)
+            value = merged(old, value)
         result[key] = value
     return result
 

@@ -17,7 +17,7 @@ from ptm_plus.microbatch import to_device
 from ptm_plus.processes import make_accelerator
 from ptm_plus.selfcheck import self_check
 from ptm_plus.step import Passes
-from ptm_plus.testing import parametrize_with_checks
+from ptm_plus.testing import NotApplicable, check_names, parametrize_with_checks, plugin_checks
 from ptm_plus.train import Trainer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -117,6 +117,22 @@ ONE_PLACE = "two cannot take over the one place of masked words"
 @parametrize_with_checks(REPLACED, expected_failures={"two-instances": ONE_PLACE})
 def test_replaced_tokens_keeps_the_contract(check):
     check()
+
+
+@pytest.mark.parametrize("name", check_names())
+def test_kepler_keeps_the_contract(tmp_path, name):
+    path, texts = tmp_path / "described.jsonl", ("an old town", "a river near it", "a lake")
+    rows = ({"id": f"Q{number + 1}", "text": texts[number % 3]} for number in range(6))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (check,) = (
+        one
+        for one in plugin_checks(KEPLER, sets=[f'plugin.kepler.descriptions=["{path}"]'])
+        if one.name == name
+    )
+    try:
+        check()
+    except NotApplicable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert"])

@@ -34,6 +34,9 @@ class Settings(Section):
 class Silent(Section):
     weight: float = 1.0
 
+class Needy(Section):
+    file: str = Field(description="Its file.")
+
 def states_of(batch, encode, parts):
     return encode(batch).top[batch.predicted]
 
@@ -353,6 +356,12 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
 """,
         SHARED,
         "a loop over tokens or sequences",
+    ),
+    "a setting has no default": (
+        "settings",
+        SQUARES,
+        ', settings=Needy, claims=(Claim(resource="backbone"),)',
+        "no default and no value: file; give the kit one",
     ),
     "it takes another plugin's name": (
         "with-tlm",

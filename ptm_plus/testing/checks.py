@@ -15,6 +15,7 @@ import ptm_plus.testing.together as together
 import ptm_plus.testing.training as training
 import ptm_plus.testing.work as work
 from ptm_plus.errors import SettingsError, nearest
+from ptm_plus.settings_files import merged, parse_set
 from ptm_plus.testing.failing import NotApplicable
 from ptm_plus.testing.subject import Subject
 from ptm_plus.testing.world import World, write_world
@@ -131,12 +132,29 @@ def plugin_checks(
             )
     world = _world()
     name = Subject(plugin, world, Path()).instance
-    table = settings or together.needed_settings(name, world)
-    subject = Subject(plugin, world, Path(), {name: table} if table else {}, tuple(sets))
+    own, others = _divided(name, sets)
+    table = merged(settings or together.needed_settings(name, world), own)
+    subject = Subject(plugin, world, Path(), {name: table} if table else {}, others)
     return [
         Check(name, _about(body), body, subject, expected.get(name, ""))
         for name, body in bodies.items()
     ]
+
+
+def _divided(name: str, sets: Sequence[str]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Return a plugin's own settings among those after ``--set``, and the others as they are.
+
+    Its own are for runs with it alone: a run without it would refuse them.
+    """
+    own: dict[str, Any] = {}
+    others = []
+    for one in sets:
+        given = parse_set(one).get("plugin", {}).get(name)
+        if given is None:
+            others.append(one)
+        else:
+            own = merged(own, given)
+    return own, others
 
 
 def parametrize_with_checks(

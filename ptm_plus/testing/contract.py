@@ -50,7 +50,14 @@ def light_import(subject: Subject) -> None:
 def settings(subject: Subject) -> None:
     """Its settings have defaults, survive being written as TOML, and describe every key."""
     model = _settings_model(subject)
-    default = model(**dict(subject.tables.get(subject.instance, {})))
+    given = dict(subject.tables.get(subject.instance, {}))
+    missing = [n for n, one in model.model_fields.items() if one.is_required() and n not in given]
+    if missing:
+        raise AssertionError(
+            f"no default and no value: {several(missing)}; give the kit one "
+            f"(--set plugin.{subject.instance}.{missing[0]}=…, or settings={{…}})"
+        )
+    default = model(**given)
     tree = tomllib.loads(tomli_w.dumps(default.model_dump(mode="json", exclude_none=True)))
     expect(model.model_validate(tree) == default, "settings written as TOML are read as others")
     silent = [name for name, one in model.model_fields.items() if not one.description]
