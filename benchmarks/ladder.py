@@ -108,7 +108,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     on = machine()
     words = made_words(VOCABULARY)
     corpus = write_corpus(folder / "corpus", made_texts(words), SEQUENCES * 100, 1, words)
-    tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(corpus.tokenizer, trust_remote_code=False)
     lines = corpus.lines.read_text(encoding="utf-8").splitlines()
     sequences = tokenizer(lines, truncation=True, max_length=256)["input_ids"]
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
