@@ -595,11 +595,15 @@ class Exporter:
         name: unique within the plugin.
         write: target folder and the plugin's parts to a list of notes for the model card.
         fold: folds ``foldable`` parts into the backbone, before it is saved; ``None`` for none.
+        read: folder and encoder, as plain transformers loads it, to a module that takes the
+            encoder's arguments and returns ``[B, L, d]`` states of both, for tasks to be learned
+            from; ``None`` where the encoder alone is read.
     """
 
     name: str
     write: Callable[[Path, Mapping[str, nn.Module]], Sequence[str]] | None = None
     fold: Callable[[nn.Module, Mapping[str, nn.Module]], None] | None = None
+    read: Callable[[Path, nn.Module], nn.Module] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from ptm_plus.progress import Watch
 from ptm_plus.report import GROUPS, read_report, write_report
 from ptm_plus.run_folder import SETTINGS, checkpoints, write_settings
 from ptm_plus.sample import World, build_world, majority_guess, probe_examples, write_world
-from ptm_plus.sample.evaluation import retrieval_pairs
+from ptm_plus.sample.evaluation import head_questions, retrieval_pairs
 from ptm_plus.sample.facts import Half
 from ptm_plus.settings import RunSettings
 from ptm_plus.settings_files import Resolved
@@ -79,7 +79,8 @@ def train_sample(resolved: Resolved, watch: Watch, *, device: str = "auto") -> d
 def is_sample(settings: RunSettings) -> bool:
     """Return whether a run folder holds a run on the sample world."""
     home = settings.output.absolute() / "sample"
-    return (home / _GUESS).is_file() and settings.data.text == (str(home / "text.jsonl"),)
+    text = tuple(Path(one).absolute() for one in settings.data.text)
+    return (home / _GUESS).is_file() and text == (home / "text.jsonl",)
 
 
 def compare(
@@ -157,6 +158,21 @@ def sample_settings(
         "k-adapter:lin": trees,
     }
     return _staged(_under(resolved, values, tables))
+
+
+def sample_tasks(settings: RunSettings) -> tuple[str, ...]:
+    """Write tasks on the sample beside its files, and return them as ``--task`` takes them.
+
+    Args:
+        settings: of a run; on other data than the sample's there are none.
+    """
+    if not is_sample(settings):
+        return ()
+    world, folder = build_world(), settings.output.absolute() / "sample"
+    learned, asked = folder / "heads.train.jsonl", folder / "heads.test.jsonl"
+    _write_lines(learned, head_questions(world, "development"))
+    _write_lines(asked, head_questions(world, "reported"))
+    return (f"heads={learned},{asked}",)
 
 
 def _under(

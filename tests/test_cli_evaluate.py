@@ -77,7 +77,17 @@ def test_a_checkpoint_is_a_model_too(trained: Path) -> None:
         "csls": 0,
         "limit": 0,
         "seed": 5,
+        "with_plugins": False,
     }
+
+
+def test_plugins_are_those_of_a_run_and_read_for_tasks(trained: Path) -> None:
+    flags = ("--with-plugins", "--pairs", f"en-de={trained / 'asked.tsv'}")
+    refused = run("evaluate", trained / "run", *flags, "-q")
+    assert (refused.exit_code, "needs --task" in refused.output) == (2, True), refused.output
+    task = ("--task", f"heads={trained / 'asked.jsonl'},{trained / 'asked.jsonl'}")
+    refused = run("evaluate", trained / "model", "--with-plugins", *task, "-q")
+    assert (refused.exit_code, "not a run folder" in refused.output) == (2, True), refused.output
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:

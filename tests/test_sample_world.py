@@ -22,8 +22,10 @@ from ptm_plus.sample import (
     score,
     shuffled,
 )
-from ptm_plus.sample.evaluation import asked_object
+from ptm_plus.sample.evaluation import asked_object, head_questions
+from ptm_plus.sample.facts import ASKED
 from ptm_plus.sample.templates import Mention, card, fill, namings, statements
+from ptm_plus.sample.trees import parsed
 
 
 @pytest.fixture(scope="module", params=[0, 7])
@@ -291,6 +293,28 @@ def test_probes_ask_the_right_facts(world: World) -> None:
     assert sum(bool(fact.half) for fact in world.facts) == 2 * hidden
     french = probe_examples(world, in_text=False, languages=["fr"])
     assert {example.languages["text"] for example in french} == {"fr"}
+
+
+def test_heads_are_asked_of_sentences_that_no_training_has(world: World) -> None:
+    told = {" ".join(found[0]) for one in world.statements() if (found := parsed(*one))}
+    sides = []
+    for half in ASKED:
+        rows = list(head_questions(world, half))
+        assert len(rows) > 500
+        for row in rows:
+            tokens, heads = row["tokens"], row["heads"]
+            assert len(tokens) == len(heads)
+            assert heads.count(0) == 1
+            for place in range(1, len(heads) + 1):  # every word hangs on the root in the end
+                seen = set()
+                while place and place not in seen:
+                    seen.add(place)
+                    place = heads[place - 1]
+                assert not place
+        sides.append({" ".join(row["tokens"]) for row in rows})
+    learned, asked = sides
+    assert not learned & asked
+    assert not told & (learned | asked)
 
 
 def test_majority_guess_against_counting_by_hand(world: World) -> None:

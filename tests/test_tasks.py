@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ from cli_files import document, run
 from hypothesis import given
 from hypothesis import strategies as st
 from small_tokenizers import small_tokenizer
+from torch import nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM
 
 from ptm_plus.errors import DataError, SettingsError
 from ptm_plus.measures.fine_tuning import (
+    Body,
     Budget,
+    Classifier,
     Pointer,
     _answers,
     _batch,
@@ -164,6 +169,42 @@ def test_an_item_reads_the_mean_state_of_its_tokens(folder: Path, model: PlainMo
         found = (flat[pool.token[mine]] * pool.share[mine, None]).sum(0)
         torch.testing.assert_close(found, wanted)
     assert pool.ranges == len(expected) == 6
+
+
+class Doubled(nn.Module):
+    """A reader: states of the encoder times a factor that does not learn."""
+
+    def __init__(self, encoder: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.factor = nn.Parameter(torch.tensor(factor), requires_grad=False)
+
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.encoder(**inputs).last_hidden_state
+        return self.factor * states
+
+
+def test_readers_are_read_side_by_side_and_the_encoder_learns_through_them(
+    model: PlainModel,
+) -> None:
+    read = replace(model, readers=[partial(Doubled, factor=factor) for factor in (2.0, -1.0)])
+    rows = made_rows(40, 3)
+    questions = [
+        Question(row["text"], (((0, len(row["text"])),),), ((row["label"],),)) for row in rows
+    ]
+    asked = ask(read, questions, ["Berlin", "Paris"])
+    body, plain = Body(read).eval(), Body(model).eval()
+    assert (body.width, plain.width) == (64, 32)
+    inputs, pool, _ = _batch(read, asked, [0, 1])
+    with torch.no_grad():
+        states = plain(inputs)
+        torch.testing.assert_close(body(inputs), torch.cat([2 * states, -states], -1))
+    loss = Classifier(body, 1, 2)(inputs, pool).square().sum()
+    loss.backward()
+    learned = {name for name, one in body.named_parameters() if one.grad is not None}
+    assert learned
+    assert all(name.startswith("encoder.") for name in learned)
+    assert body.encoder is not model.base
 
 
 def test_what_lies_beyond_the_last_position_is_counted(model: PlainModel) -> None:
@@ -315,7 +356,7 @@ def test_words_point_at_those_of_their_own_sentence(model: PlainModel) -> None:
     ]
     asked = ask(model, questions, None)
     torch.manual_seed(0)
-    head = Pointer(model.base, 32).eval()
+    head = Pointer(Body(model)).eval()
     torch.nn.init.normal_(head.none)
     inputs, pool, answers = _batch(model, asked, [0, 1, 2, 3])
     with torch.no_grad():
@@ -336,7 +377,7 @@ def test_words_point_at_those_of_their_own_sentence(model: PlainModel) -> None:
                 place = answers[first + n].argmax().item()
                 assert place == (1 + first + wanted - 1 if wanted else 0)
             first += size
-        states = _pooled(model.base, inputs, pool)
+        states = _pooled(Body(model).eval(), inputs, pool)
         own_, other = (torch.nn.functional.gelu(of(states[:2])) for of in (head.own, head.other))
         by_hand = own_[0] @ head.pair.weight.T @ other[1] + other[1] @ head.prior.weight[0]
         torch.testing.assert_close(found[0, 2], by_hand + head.prior.bias[0])

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -70,7 +69,8 @@ def outcomes(run: Run, tasks: Sequence[str] = (), seed: int = 0) -> dict[str, An
 
     Args:
         run: with its weights, in evaluation mode.
-        tasks: ``KIND=TRAIN,TEST``, fine-tuned on the plain export.
+        tasks: ``KIND=TRAIN,TEST``, fine-tuned on the plain export, with what plugins have read
+            beside it.
         seed: of fine-tuning.
     """
     context = ProbeContext(run)
@@ -146,16 +146,12 @@ def _mentions(context: ProbeContext) -> tuple[dict[str, Measure], dict[str, int]
 
 
 def _task(run: Run, task: str, seed: int) -> Measure:
-    from ptm_plus.exporting.export import export
     from ptm_plus.measures.fine_tuning import Budget
     from ptm_plus.measures.plain_model import loaded
     from ptm_plus.measures.tasks import right_items
 
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "model"
-        export(run.output, target, verify=False, allow_code=True)
-        with loaded(str(target), run.device, False, Silent()) as model:
-            right = right_items(model, task, seed, Budget(), Silent())
+    with loaded(str(run.output), str(run.device), True, Silent(), with_plugins=True) as model:
+        right = right_items(model, task, seed, Budget(), Silent())
     return Measure("points", True, {str(n): (str(n), one) for n, one in enumerate(right)})
 
 

@@ -84,10 +84,12 @@ def ablate(
             plan_table,
             plan_words,
         )
+        from ptm_plus.sample_run import sample_tasks
 
         settings = given_or_sample(resolved, outlet.watch)
         given = {"design": design, "seeds": seeds, "hours": hours, "keep": keep}
-        request = _request(settings, where.checked(), jobs, tuple(task or ()), given)
+        tasks = tuple(task or ()) or sample_tasks(settings)
+        request = _request(settings, where.checked(), jobs, tasks, given)
         planned = plan_ablation(request, outlet.watch)
         plan = plan_document(request, planned)
         if plan_only:
@@ -107,11 +109,8 @@ def _request(
     from ptm_plus.crew import cores
     from ptm_plus.measures.plain_model import chosen_device
     from ptm_plus.measures.task_files import parse_task
-    from ptm_plus.measures.tasks import need_extra
 
-    if tasks:
-        need_extra()
-        list(map(parse_task, tasks))
+    list(map(parse_task, tasks))
     where = chosen_device(device)
     places = slots(where, jobs, settings.train.threads)
     threads = max(1, cores() // len(places)) if where == "cpu" and len(places) > 1 else 0

@@ -79,6 +79,13 @@ def evaluate(
             help="Fine-tune on TRAIN, ask about TEST: text, tokens, relation, typing or heads.",
         ),
     ] = None,
+    with_plugins: Annotated[
+        bool,
+        typer.Option(
+            "--with-plugins",
+            help="Tasks are learned on what a run's plugins keep beside the encoder, too.",
+        ),
+    ] = False,
     layer: Annotated[
         str,
         typer.Option(
@@ -142,7 +149,9 @@ def evaluate(
         budget=Budget(epochs=epochs, rate=rate),
         chosen=bool(probe),
     )
-    document = {"model": model, "asked": request.told()}
+    document = {"model": model, "asked": {**request.told(), "with_plugins": with_plugins}}
+    if with_plugins and "tasks" not in probes:
+        raise SettingsError("--with-plugins needs --task", "add --task KIND=TRAIN,TEST")
     if given["task"]:
         need_extra()
         list(map(parse_task, given["task"]))
@@ -151,7 +160,8 @@ def evaluate(
         if OWN in probes:
             document[OWN] = measure_run(Path(model), device, code.allow_code, outlet.watch)
         if set(probes) - {OWN}:
-            with loaded(model, device, code.allow_code, outlet.watch) as plain:
+            opened = loaded(model, device, code.allow_code, outlet.watch, with_plugins=with_plugins)
+            with opened as plain:
                 document |= measure(request, plain, outlet.watch)
     outlet.show(document, lambda: evaluation_tables(document))
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ptm_plus.exporting.left_out import (
 )
 from ptm_plus.exporting.model_card import model_card
 from ptm_plus.exporting.plain_samples import logits_of, make_samples, sample_tensors
+from ptm_plus.measures.plain_model import Reader
 from ptm_plus.pretrained import without_bars
 from ptm_plus.progress import Silent, Watch
 from ptm_plus.run import Run
@@ -74,9 +76,25 @@ def export(
         EnvironmentProblem: the folder cannot be written.
     """
     watch = watch or Silent()
+    _check_target(target.absolute())
+    run, checkpoint = trained_run(run_folder, watch, allow_code=allow_code)
+    return export_run(run, checkpoint, target, verify, watch)
+
+
+def export_run(
+    run: Run, checkpoint: str, target: Path, verify: bool, watch: Watch
+) -> dict[str, Any]:
+    """Export a run that is loaded, and whose foldable parts are folded by that; see ``export``.
+
+    Args:
+        run: with the weights of the checkpoint.
+        checkpoint: its name.
+        target: folder to write; must not exist, or be empty.
+        verify: compare logits with those of a fresh process.
+        watch: where progress goes.
+    """
     target = target.absolute()
     _check_target(target)
-    run, checkpoint = trained_run(run_folder, watch, allow_code=allow_code)
     samples = make_samples(run)
     needed = measured_parts(run, watch)
     before = logits_of(run, samples, without=not_provable(run))
@@ -99,6 +117,20 @@ def export(
         "verified": verified,
         "files": sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()),
     }
+
+
+def readers(run: Run, target: Path) -> list[Reader]:
+    """Return what reads files of the run's plugins beside the encoder that was exported with them.
+
+    Args:
+        run: the run.
+        target: folder of the export.
+    """
+    return [
+        partial(owner.component.read, _own_folder(target / OWN, owner.instance))
+        for owner in run.exporters
+        if owner.component.read is not None
+    ]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -193,13 +225,17 @@ def _write_plugin_files(run: Run, folder: Path) -> list[str]:
     for owner in run.exporters:
         if owner.component.write is None:
             continue
-        own = folder / owner.instance.replace(":", "-")
+        own = _own_folder(folder, owner.instance)
         own.mkdir(exist_ok=True)
         notes += [
             f"{owner.instance}: {note}"
             for note in owner.component.write(own, run.encoder.parts_of(owner.instance))
         ]
     return notes
+
+
+def _own_folder(folder: Path, instance: str) -> Path:
+    return folder / instance.replace(":", "-")
 
 
 def _module(run: Run, instance: str, name: str) -> Any:

@@ -115,9 +115,33 @@ class Pool:
     sentence: Tensor
 
 
-def _pooled(encoder: nn.Module, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
+class Body(nn.Module):
+    """What a head reads: an encoder's last states, or those of its readers side by side.
+
+    Args:
+        model: its encoder is copied, without its masked-LM head.
+
+    Attributes:
+        width: of the states.
+    """
+
+    def __init__(self, model: PlainModel) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(model.base)
+        self.readers = nn.ModuleList(read(self.encoder) for read in model.readers)
+        self.width = int(model.model.config.hidden_size) * max(1, len(self.readers))
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return ``[B, L, width]`` states."""
+        if len(self.readers):
+            return torch.cat([read(**inputs) for read in self.readers], dim=-1)
+        states: Tensor = self.encoder(**inputs).last_hidden_state
+        return states
+
+
+def _pooled(body: Body, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
     """Return ``[ranges, d]`` mean states of ranges."""
-    states = encoder(**inputs).last_hidden_state
+    states = body(inputs)
     taken = states.reshape(-1, states.shape[-1])[pool.token] * pool.share[:, None]
     return Tensor(taken.new_zeros(pool.ranges, taken.shape[1]).index_add(0, pool.range, taken))
 
@@ -128,13 +152,12 @@ class Pointer(nn.Module):
     As the parser of Dozat and Manning (2017, equations 3 to 6), with one linear map on either side.
 
     Args:
-        encoder: the encoder, without its masked-LM head.
-        width: of its states.
+        body: what is read.
     """
 
-    def __init__(self, encoder: nn.Module, width: int) -> None:
+    def __init__(self, body: Body) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.body, width = body, body.width
         self.dropout = nn.Dropout(_DROPOUT)
         self.own, self.other = nn.Linear(width, width), nn.Linear(width, width)
         self.pair = nn.Linear(width, width, bias=False)
@@ -148,7 +171,7 @@ class Pointer(nn.Module):
             inputs: of the encoder, ``[B, L]``.
             pool: whose states an item takes.
         """
-        read = self.dropout(_pooled(self.encoder, inputs, pool))
+        read = self.dropout(_pooled(self.body, inputs, pool))
         own = gelu(self.own(read))
         other = gelu(self.other(torch.cat([self.none, read])))
         logits: Tensor = self.pair(own) @ other.T + self.prior(other).T
@@ -161,17 +184,16 @@ class Classifier(nn.Module):
     """Labels off the mean states of ranges: dropout and one linear map.
 
     Args:
-        encoder: the encoder, without its masked-LM head.
-        width: of its states.
+        body: what is read.
         ranges: ranges of an item.
         classes: number of labels.
     """
 
-    def __init__(self, encoder: nn.Module, width: int, ranges: int, classes: int) -> None:
+    def __init__(self, body: Body, ranges: int, classes: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.body = body
         self.dropout = nn.Dropout(_DROPOUT)
-        self.out = nn.Linear(width * ranges, classes)
+        self.out = nn.Linear(body.width * ranges, classes)
 
     def forward(self, inputs: dict[str, Tensor], pool: Pool) -> Tensor:
         """Return logits ``[items, classes]``.
@@ -180,7 +202,7 @@ class Classifier(nn.Module):
             inputs: of the encoder, ``[B, L]``.
             pool: whose states a range takes.
         """
-        read = _pooled(self.encoder, inputs, pool)
+        read = _pooled(self.body, inputs, pool)
         logits: Tensor = self.out(self.dropout(read.reshape(-1, self.out.in_features)))
         return logits
 
@@ -207,17 +229,15 @@ def fine_tuned(
         progress: told of steps done, and of all.
     """
     torch.manual_seed(seed)
-    width, encoder = int(model.model.config.hidden_size), copy.deepcopy(model.base)
+    body, rate = Body(model), budget.rate_for(int(model.model.config.hidden_size))
     head: nn.Module
     if train.pointing:
-        head = Pointer(encoder, width)
+        head = Pointer(body)
     else:
         ranges, classes = len(train.places[0][0]), train.answers[0].shape[1]
-        head = Classifier(encoder, width, ranges, classes)
+        head = Classifier(body, ranges, classes)
     tuned = head.to(model.device).train()
-    optimizer = torch.optim.AdamW(
-        tuned.parameters(), lr=budget.rate_for(width), weight_decay=_DECAY
-    )
+    optimizer = torch.optim.AdamW(tuned.parameters(), lr=rate, weight_decay=_DECAY)
     lengths = [len(ids) for ids in train.encoded.ids]
     batches = list(training_batches(lengths, budget.epochs, budget.batch, seed))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _factor(n, len(batches)))

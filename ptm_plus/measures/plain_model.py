@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from ptm_plus.pretrained import load_config, load_reported, without_bars
 from ptm_plus.progress import Watch
 from ptm_plus.run_folder import is_run
 from ptm_plus.settings import ModelSettings
+
+Reader = Callable[[nn.Module], nn.Module]
+"""From an encoder to a module that takes its arguments and returns ``[B, L, d]`` states."""
 
 BATCH_TOKENS = 8192
 """Tokens of a batch, padding included."""
@@ -70,12 +73,14 @@ class PlainModel:
         tokenizer: its tokenizer.
         longest: most tokens of a text.
         has_head: whether it predicts masked tokens.
+        readers: what tasks read its encoder with, in the place of its own states.
     """
 
     model: Any
     tokenizer: Any
     longest: int
     has_head: bool
+    readers: Sequence[Reader] = ()
 
     @property
     def layers(self) -> int:
@@ -232,7 +237,9 @@ class PlainModel:
 
 
 @contextmanager
-def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[PlainModel]:
+def loaded(
+    name: str, device: str, allow_code: bool, watch: Watch, *, with_plugins: bool = False
+) -> Iterator[PlainModel]:
     """Give a model: of a folder, of the hub, or of a run or checkpoint, which is exported first.
 
     Args:
@@ -240,20 +247,29 @@ def loaded(name: str, device: str, allow_code: bool, watch: Watch) -> Iterator[P
         device: ``auto``, ``cpu`` or ``cuda``.
         allow_code: run the code that a run folder names, or that comes with a model.
         watch: where progress goes.
+        with_plugins: with what the run's plugins have read beside the encoder.
 
     Raises:
-        SettingsError: there is none, or its tokenizer is missing or has no padding or mask token.
+        SettingsError: there is none, or its tokenizer is missing or has no padding or mask token;
+            or it is no run and is to be read with a run's plugins.
         DataError: the run has no whole checkpoint.
     """
     if not is_run(Path(name)):
+        if with_plugins:
+            raise SettingsError(
+                f"{name}: not a run folder, so it has no plugins", "name the run, or its checkpoint"
+            )
         yield load_plain(name, device, allow_code)
         return
-    from ptm_plus.exporting.export import export
+    from ptm_plus.exporting.export import export_run, readers
+    from ptm_plus.trained_run import trained_run
 
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "model"
-        export(Path(name), target, verify=False, watch=watch, allow_code=allow_code)
-        yield load_plain(str(target), device)
+        run, checkpoint = trained_run(Path(name), watch, allow_code=allow_code)
+        export_run(run, checkpoint, target, False, watch)
+        model = load_plain(str(target), device)
+        yield replace(model, readers=readers(run, target)) if with_plugins else model
 
 
 def load_plain(name: str, device: str = "cpu", trust_remote_code: bool = False) -> PlainModel:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ptm_plus.examples import Example
 from ptm_plus.sample.cldr import LANGUAGES
 from ptm_plus.sample.facts import Half, commonest_objects
+from ptm_plus.sample.trees import PATTERNS, parsed
 from ptm_plus.sample.world import (
     World,
     can_state,
@@ -82,6 +84,27 @@ def retrieval_pairs(world: World) -> list[Example]:
         template = choose_template(world.seed, fact, "retrieve", *languages)
         pairs.append(state_pair(fact, languages, template, world.names))
     return pairs
+
+
+def head_questions(world: World, half: Half) -> Iterator[dict[str, object]]:
+    """Yield sentences that state facts that only the graph holds, with the head of every word.
+
+    Args:
+        world: the world; its text has the same patterns with other facts.
+        half: of the facts.
+
+    Yields:
+        Rows of the task ``heads``: ``lang``, ``tokens`` and ``heads``, from 1, 0 for the root.
+    """
+    asked = [fact for fact in world.facts if not fact.in_text and fact.half == half]
+    patterns = range(1, 1 + len(PATTERNS))
+    for fact, language, pattern in product(asked, LANGUAGES, patterns):
+        if can_state(fact, language, world.names):
+            text, spans = state(fact, language, pattern, world.names)
+            name = "/".join(["heads", language, *fact.triple, str(pattern)])
+            found = parsed(fact, Example(name, {"text": text}, {"text": language}, spans))
+            if found is not None:
+                yield {"lang": language, "tokens": found[0], "heads": found[1]}
 
 
 def asked_object(example: Example) -> str:

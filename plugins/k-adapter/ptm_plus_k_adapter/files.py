@@ -239,6 +239,19 @@ class AdaptedEncoder(nn.Module):
         self._read[place] = output[0] if isinstance(output, tuple) else output
 
 
+def adapted(folder: Path, encoder: nn.Module) -> AdaptedEncoder:
+    """Return an encoder that learns, with one adapter beside it that does not (section 3.4).
+
+    Args:
+        folder: where the adapter was written.
+        encoder: the one that it was trained beside.
+
+    Raises:
+        DataError: the adapter is damaged or belongs to another encoder.
+    """
+    return AdaptedEncoder(encoder, [folder], freeze="adapters")
+
+
 def _named(
     folders: Mapping[str, Path | str] | Sequence[Path | str], encoder: nn.Module
 ) -> dict[str, tuple[Adapter, dict[str, Any]]]:

@@ -45,7 +45,7 @@ from ptm_plus import (
 )
 from ptm_plus_k_adapter.adapter import Adapter
 from ptm_plus_k_adapter.dependencies import WORD, DependencyColumns, read_dependencies
-from ptm_plus_k_adapter.files import write_adapter
+from ptm_plus_k_adapter.files import adapted, write_adapter
 from ptm_plus_k_adapter.heads import PointerHead, RelationHead, relation_keys
 from ptm_plus_k_adapter.placebos import OtherLabels
 from ptm_plus_k_adapter.relations import (
@@ -180,7 +180,7 @@ class KAdapter:
             places=self._places(context),
             labels={"relation": names} if "relation" in self._tasks else {},
         )
-        return [Exporter(name="adapter", write=write)]
+        return [Exporter(name="adapter", write=write, read=adapted)]
 
     @hookimpl
     def ptm_event(self, event: Event, context: ContextView) -> None:

@@ -16,9 +16,11 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from ptm_plus import DataError, PluginError, SettingsError
 from ptm_plus.data import Row
-from ptm_plus.exporting.export import export
+from ptm_plus.exporting.export import OWN, export
 from ptm_plus.initialisation import start_from
 from ptm_plus.launch import launch
+from ptm_plus.measures.fine_tuning import Body
+from ptm_plus.measures.plain_model import loaded
 from ptm_plus.microbatch import to_device
 from ptm_plus.probes import ProbeContext
 from ptm_plus.processes import make_accelerator
@@ -452,6 +454,21 @@ def test_a_model_with_a_head_above_it_is_as_good(exported):
     headed = AdaptedEncoder(AutoModelForMaskedLM.from_pretrained(folder), own)
     with torch.no_grad():
         assert torch.equal(plain(ids, mask), headed(ids, mask))
+
+
+def test_tasks_are_learned_on_the_adapter_that_a_run_keeps(exported, tmp_path):
+    run, folder = exported
+    with loaded(str(run.output), "cpu", False, Silent(), with_plugins=True) as model:
+        body = Body(model).eval()
+        ids, mask = padded(run, host_of(run, "dependency", range(4)))
+        given = {"input_ids": ids, "attention_mask": mask}
+        beside = AdaptedEncoder(AutoModel.from_pretrained(folder), [folder / OWN / "k-adapter"])
+        with torch.no_grad():
+            torch.testing.assert_close(body(given), beside(**given), atol=2e-5, rtol=1e-4)
+        body(given).sum().backward()
+    learned = {name for name, one in body.named_parameters() if one.grad is not None}
+    assert learned
+    assert not any("adapters" in name for name in learned)
 
 
 def test_an_adapter_is_refused_beside_another_encoder(exported):
