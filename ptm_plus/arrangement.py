@@ -129,6 +129,20 @@ def arrange(settings: RunSettings, watch: Watch) -> Arrangement:
     )
 
 
+def own_tokenizer(settings: RunSettings, watch: Watch) -> Any:
+    """Return the tokenizer that a run trains on its text, before plugins add to it, or ``None``.
+
+    Args:
+        settings: of the run; those that name a tokenizer, or a model with one, train none.
+        watch: where progress goes.
+    """
+    if _named_tokenizer(settings):
+        return None
+    plugins, inputs = load(settings.plugins, settings.plugin), given_inputs(settings)
+    streams = _streams(settings, plugins, Context(settings, inputs, watch), inputs)
+    return _tokenizer(settings, streams, watch)
+
+
 def _takes(info: PluginInfo, what: str) -> bool:
     return what in info.needs or what in info.uses
 
@@ -182,10 +196,14 @@ def _streams(
     return streams
 
 
+def _named_tokenizer(settings: RunSettings) -> str | None:
+    if settings.model.init_from and not (settings.tokenizer.path or settings.model.path):
+        return source_tokenizer(settings.model.init_from)
+    return settings.tokenizer.path or settings.model.path
+
+
 def _tokenizer(settings: RunSettings, streams: Sequence[Contribution[Stream]], watch: Watch) -> Any:
-    path = settings.tokenizer.path or settings.model.path
-    if settings.model.init_from:
-        path = path or source_tokenizer(settings.model.init_from)
+    path = _named_tokenizer(settings)
     if path:
         return load_tokenizer(path, settings.model.trust_remote_code)
     texts = (

@@ -30,11 +30,14 @@ from ptm_plus.ablation.planning import (
     PlannedArm,
     Request,
     _planned,
+    _settle_tokenizer,
     _within_hours,
+    arm_settings,
     plan_ablation,
 )
 from ptm_plus.ablation.processes import slots
 from ptm_plus.ablation.resampling import holm, paired_difference
+from ptm_plus.arrangement import arrange
 from ptm_plus.components import Placebo
 from ptm_plus.errors import PtmPlusError, SettingsError
 from ptm_plus.examples import Example
@@ -43,6 +46,7 @@ from ptm_plus.knowledge.graph import read_graph
 from ptm_plus.launch import launch
 from ptm_plus.placebos import mispaired, shuffled_graph
 from ptm_plus.plugins import requests_by_instance
+from ptm_plus.prepare.tokenizer_training import train_tokenizer
 from ptm_plus.probes import ProbeContext, mention_answers
 from ptm_plus.progress import Silent
 from ptm_plus.tryout import Tryout
@@ -460,6 +464,39 @@ def test_steps_are_those_of_equal_tokens(tmp_path: Path) -> None:
     of_placebo = _planned(asked, other, {**trials, "tlm, x": Tryout(200.0)})
     assert of_placebo.steps == 2
     assert of_placebo.hours == pytest.approx((9 * 50 + 2 * 3) / 3600)  # timed as its plugin
+
+
+@pytest.mark.domain
+def test_arms_that_read_other_text_have_one_tokenizer(tmp_path: Path) -> None:
+    general = tmp_path / "general.txt"
+    general.write_text("Quixotic zephyrs vexed jumbled wizards.\n\n" * 40, encoding="utf-8")
+    given = tiny_settings(
+        plugins=("domain",),
+        output=tmp_path / "a",
+        **{"data.pairs": None, "train.steps": 2, "tokenizer.vocabulary": 400},
+        sets=[f'plugin.domain.general=["en={general}"]'],
+    )
+    asked = request(tmp_path, settings=given)
+    settled = [one.arm for one in plan_ablation(asked, Silent())]
+    arms = {arm.name: arrange(arm_settings(asked, arm, 0), Silent()).tokenizer for arm in settled}
+    assert arms.keys() == {NONE, "domain", "domain, own-text"}
+    vocabularies = [one.get_vocab() for one in arms.values()]
+    assert vocabularies[0] == vocabularies[1] == vocabularies[2]
+    alone = given.model_copy(update={"plugins": (), "plugin": {}})
+    assert arrange(alone, Silent()).tokenizer.get_vocab() != vocabularies[0]
+
+
+def test_a_tokenizer_that_is_named_is_every_arms(tmp_path: Path) -> None:
+    train_tokenizer(["one two three"] * 9, 70, "bert").save_pretrained(tmp_path / "named")
+    chosen = request(tmp_path / "a").settings
+    named = chosen.tokenizer.model_copy(update={"path": str(tmp_path / "named")})
+    asked = request(tmp_path, settings=chosen.model_copy(update={"tokenizer": named}))
+    stale = tmp_path / "a" / "tokenizer"
+    stale.mkdir(parents=True)
+    _settle_tokenizer(asked, Silent())
+    assert not stale.exists()
+    found = arm_settings(asked, Arm("tlm", ("tlm",)), 0)
+    assert found.tokenizer.path == str(tmp_path / "named")
 
 
 def test_runs_share_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

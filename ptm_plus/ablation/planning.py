@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from ptm_plus.ablation.arms import NONE, Arm, Design, arms_of, placebos_of, settings_of
+from ptm_plus.arrangement import own_tokenizer
 from ptm_plus.errors import SettingsError
 from ptm_plus.files import read_json, write_whole
 from ptm_plus.plugins import requests_by_instance
@@ -23,7 +25,7 @@ from ptm_plus.tryout import Tryout, try_out
 CURVE = 8
 """Evaluations of a run whose settings ask for none: the curve that equal time is read off."""
 
-_PLAN, _PLACEBOS = "plan.json", "placebos"
+_PLAN, _PLACEBOS, _TOKENIZER = "plan.json", "placebos", "tokenizer"
 _SPARE, _LEAST = 0.9, 0.1
 """Share of the hours that steps may take, and of the steps that must be left."""
 
@@ -95,6 +97,7 @@ def plan_ablation(request: Request, watch: Watch) -> list[PlannedArm]:
     kept = request.settings.output / _PLAN
     if kept.is_file():
         return _kept_plan(request, arms, kept)
+    _settle_tokenizer(request, watch)
     trials: dict[str, Tryout] = {}
     with watch.task("try the arms out") as task:
         for number, arm in enumerate(arms):
@@ -125,6 +128,18 @@ def _arms(request: Request, watch: Watch) -> list[Arm]:
     return arms_of(list(requests_by_instance(settings.plugins)), placebos, request.design)
 
 
+def _settle_tokenizer(request: Request, watch: Watch) -> None:
+    """Train one tokenizer for all arms, which read different text, where settings name none.
+
+    A loss of words means another thing with another vocabulary.
+    """
+    folder = request.settings.output.absolute() / _TOKENIZER
+    shutil.rmtree(folder, ignore_errors=True)
+    trained = own_tokenizer(request.settings, watch)
+    if trained is not None:
+        trained.save_pretrained(folder)
+
+
 def arm_settings(request: Request, arm: Arm, seed: int) -> RunSettings:
     """Return the settings of an arm's run; its placebo's files are written."""
     settings = settings_of(request.settings, arm, requests_by_instance(request.settings.plugins))
@@ -134,6 +149,9 @@ def arm_settings(request: Request, arm: Arm, seed: int) -> RunSettings:
     settings = settings.model_copy(
         update={"train": train, "output": folder / f"seed-{seed}" / arm.slug}
     )
+    if (folder / _TOKENIZER).is_dir():
+        own = settings.tokenizer.model_copy(update={"path": str(folder / _TOKENIZER)})
+        settings = settings.model_copy(update={"tokenizer": own})
     if arm.placebo is not None:
         return arm.placebo.change(settings, folder / _PLACEBOS / f"seed-{seed}" / arm.slug, seed)
     return settings
