@@ -25,7 +25,7 @@ from ptm_plus.plugins import Plugins, load
 from ptm_plus.prepare.layouts import TEXT_LAYOUT
 from ptm_plus.prepare.tokenization import load_tokenizer
 from ptm_plus.prepare.tokenizer_cache import cached_tokenizer
-from ptm_plus.probes import MENTIONS, RETRIEVAL
+from ptm_plus.probes import MENTIONS, RETRIEVAL, asked_texts
 from ptm_plus.progress import Watch
 from ptm_plus.questions import read_questions
 from ptm_plus.rules import settle
@@ -225,4 +225,6 @@ def _sets(settings: RunSettings) -> list[Stream]:
         sets.append(file_stream(MENTIONS, given.mentions, read_questions, settings))
     if given.pairs:
         sets.append(file_stream(RETRIEVAL, given.pairs, read_pairs, settings))
+    for name, argument in asked_texts(given.text).items():
+        sets.append(text_stream(settings, name=name, files=[argument], objectives=()))
     return sets

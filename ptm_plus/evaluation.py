@@ -18,11 +18,11 @@ def evaluate(run: Run, *, at_start: bool = False) -> dict[str, Any]:
 
     Args:
         run: the run.
-        at_start: run only the plugins' probes that ask for the time before the first step.
+        at_start: run only the probes that ask for the time before the first step.
     """
     set_mode(run.encoder, training=False)
     context = ProbeContext(run)
-    probes = {} if at_start else core_probes(run.prepared.sets)
+    probes = core_probes(run, at_start=at_start)
     for owner in run.probes:
         if owner.component.at_start or not at_start:
             probes[owner.component.name] = owner.component.run

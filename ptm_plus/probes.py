@@ -1,10 +1,11 @@
-"""What probes compute with, and the core's own: held-out loss, masked mentions, retrieval."""
+"""What probes compute with, and the core's own: losses, masked mentions, retrieval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ptm_plus.attention import Rule
-from ptm_plus.data import HELD_OUT_EPOCH, HostBatch, Row, StreamData, held_out_rows
-from ptm_plus.errors import PluginError, nearest
-from ptm_plus.masking import force_spans
+from ptm_plus.compose import Contribution
+from ptm_plus.data import HELD_OUT_EPOCH, Collator, HostBatch, Row, StreamData, held_out_rows
+from ptm_plus.errors import PluginError, SettingsError, nearest
+from ptm_plus.masking import force_spans, hide_attached, word_kind
 from ptm_plus.measures.neighbours import middle, nearer_wrong
 from ptm_plus.measures.translations import translations
 from ptm_plus.microbatch import MicroBatch, to_device
+from ptm_plus.sources.spec import split_argument
+from ptm_plus.stages import CORE
 from ptm_plus.step import Tally, add_outcome, shares
 from ptm_plus.views import View
 
@@ -87,7 +91,7 @@ class ProbeContext:
     def held_out(self, stream: str) -> Iterator[HostBatch]:
         """Yield micro-batches of a stream's held-out sequences, masked once and for all."""
         settings = self.run.settings
-        data = self._data(stream)
+        data = self.data(stream)
         size = settings.batch.evaluated_tokens
         for row in held_out_rows(data, size, settings.evaluate.sequences):
             yield self.run.collator.batch([row], [row], settings.masking.rate)
@@ -109,7 +113,7 @@ class ProbeContext:
             attached: leave what is attached to them (an entity) in place.
         """
         settings = self.run.settings
-        data = self._data(stream)
+        data = self.data(stream)
         size = settings.batch.evaluated_tokens
         limit = len(data.held_out) if stream == MENTIONS else settings.evaluate.sequences
         for row in held_out_rows(data, size, limit):
@@ -126,7 +130,7 @@ class ProbeContext:
             stream: stream or evaluation set.
             held_out: those held out, instead of those trained on.
         """
-        data = self._data(stream)
+        data = self.data(stream)
         numbers = data.held_out if held_out else data.training
         for chunk in range(0, len(numbers), _CHUNK):
             row = Row(stream, "", HELD_OUT_EPOCH, numbers[chunk : chunk + _CHUNK])
@@ -163,7 +167,12 @@ class ProbeContext:
         losses = cross_entropy(logits, batch.labels, reduction="none")
         return losses.cpu(), (logits.argmax(-1) == batch.labels).cpu()
 
-    def _data(self, stream: str) -> StreamData:
+    def data(self, stream: str) -> StreamData:
+        """Return a stream, or an evaluation set.
+
+        Raises:
+            PluginError: the run has none of that name.
+        """
         known = {**self.run.prepared.streams, **self.run.prepared.sets}
         if stream not in known:
             raise PluginError(
@@ -200,6 +209,67 @@ def paired(
         return Difference(float("nan"), float("nan"), 0)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
     return Difference(float(values.mean()), float(error), len(values))
+
+
+def asked_texts(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the sources of ``evaluate.text`` by name, which is that of the file.
+
+    Raises:
+        SettingsError: two have one name.
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name = Path(split_argument(argument)[1]).name
+        if name in found:
+            raise SettingsError(
+                f"evaluate.text: {found[name]!r} and {argument!r} are both called {name!r}",
+                "figures are told by the name of the file: rename one",
+            )
+        found[name] = argument
+    return found
+
+
+def masked_words(
+    context: ProbeContext, stream: str
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+    """Yield micro-batches of held-out sequences: of every masked token its sequence, loss, hit.
+
+    Words are masked alike in every run, by the core's own kind and one key; an entity whose words
+    are masked is hidden, too.
+
+    Args:
+        context: the run.
+        stream: stream or evaluation set.
+    """
+    run, settings = context.run, context.run.settings
+    plain = Collator(
+        run.collator.streams,
+        [Contribution(CORE, word_kind(settings.masking.unit))],
+        (),
+        run.collator.vocabulary,
+        seed=0,
+    )
+    data = context.data(stream)
+    for row in held_out_rows(data, settings.batch.evaluated_tokens, settings.evaluate.sequences):
+        view = run.collator.view([row])
+        plan = hide_attached(view, plain.masks(view, settings.masking.rate), view.spans)
+        host = run.collator.complete(view, plan, run.collator.step_spans(stream, [row]))
+        losses, correct = context.scores(context.on_device(host))
+        yield view.numbers[predicted_sequences(host)], losses, correct
+
+
+def held_out_text(context: ProbeContext) -> dict[str, Any]:
+    """Return, for each file of ``evaluate.text``, loss and accuracy on masked words."""
+    found = {}
+    for name in asked_texts(context.run.settings.evaluate.text):
+        found_here = [(losses, correct) for _, losses, correct in masked_words(context, name)]
+        losses, correct = (torch.cat(parts).double() for parts in zip(*found_here, strict=True))
+        found[name] = {
+            "loss": float(losses.mean()),
+            "accuracy": float(correct.mean()),
+            "tokens": len(losses),
+        }
+    return found
 
 
 @dataclass(frozen=True)
@@ -339,9 +409,20 @@ def _pooled(
     return pooled[order]
 
 
-def core_probes(sets: Mapping[str, StreamData]) -> dict[str, Any]:
-    """Return the core's probes that the run's evaluation sets allow."""
-    probes: dict[str, Any] = {"held_out": lambda context: context.losses}
+def core_probes(run: Run, *, at_start: bool = False) -> dict[str, Any]:
+    """Return the core's probes that the run's evaluation sets allow.
+
+    Args:
+        run: the run.
+        at_start: those that are also run before the first step.
+    """
+    sets = run.prepared.sets
+    probes: dict[str, Any] = {}
+    if run.settings.evaluate.text:
+        probes["held_out_text"] = held_out_text
+    if at_start:
+        return probes
+    probes["held_out"] = lambda context: context.losses
     if MENTIONS in sets:
         probes["masked_mentions"] = masked_mentions
     if RETRIEVAL in sets:

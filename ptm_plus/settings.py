@@ -306,7 +306,12 @@ class EvaluateSettings(Section):
         (), description="Linked sentences, each with one mention to be masked and asked for."
     )
     pairs: tuple[str, ...] = Field((), description="Pairs for translation retrieval.")
-    sequences: int = Field(512, ge=8, description="Most held-out sequences per stream.")
+    text: tuple[str, ...] = Field(
+        (), description="Text that is kept for measuring, as after `--text`; each file alone."
+    )
+    sequences: int = Field(
+        512, ge=8, description="Most held-out sequences per stream, or file of `evaluate.text`."
+    )
 
 
 class RunSettings(Section):

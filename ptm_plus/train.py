@@ -107,7 +107,8 @@ class Trainer:
 
     def _evaluate_at_start(self) -> None:
         """Run the probes that ask for the time before the first step."""
-        if not self.progress.step and any(one.component.at_start for one in self.run.probes):
+        asked = any(one.component.at_start for one in self.run.probes)
+        if not self.progress.step and (asked or self.run.settings.evaluate.text):
             figures = evaluate(self.run, at_start=True)
             set_mode(self.run.encoder, training=True)
             self.tell_evaluated(figures)

@@ -289,12 +289,10 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     questions = folder / "questions.jsonl"
     questions.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    pairs = tiny_settings().data.pairs
-    trained(
-        [str(plugin), "tlm"],
-        folder / "run",
-        **{"evaluate.mentions": [str(questions)], "evaluate.pairs": list(pairs)},
-    )
+    data = tiny_settings().data
+    asked = {"mentions": [str(questions)], "pairs": list(data.pairs), "text": list(data.text)}
+    given = {f"evaluate.{name}": files for name, files in asked.items()}
+    trained([str(plugin), "tlm"], folder / "run", **given)
     for name in [name for name in sys.modules if name.startswith("ptm_plus_file_")]:
         del sys.modules[name]
     return folder / "run"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Curve = list[tuple[float, float]]
 """Seconds in steps, and a figure."""
+
+_WORDS = "words/"
 
 
 def curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
@@ -18,7 +20,8 @@ def curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
         records: of its log.
 
     Returns:
-        By name, as ``outcomes`` has them: ``mentions/GROUP`` and ``retrieval``, in points.
+        By name, as ``outcomes`` has them: ``mentions/GROUP`` and ``retrieval``, in points, and
+        ``words/FILE`` of ``evaluate.text``, in nats.
     """
     logged = [(one["step"], one["seconds"]) for one in records if one.get("kind") == "step"]
     steps, seconds = zip((0, 0.0), *logged, strict=True)
@@ -31,11 +34,18 @@ def curves_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     return found
 
 
+def unit_of(figure: str) -> Literal["points", "nats"]:
+    """Return what a figure is told in."""
+    return "nats" if figure.startswith(_WORDS) else "points"
+
+
 def _figures(record: Mapping[str, Any]) -> list[tuple[str, float]]:
     mentions = record.get("masked_mentions") or {}
     figures = [(f"mentions/{name}", 100 * one["accuracy"]) for name, one in mentions.items()]
     if record.get("translation_retrieval"):
         figures.append(("retrieval", 100 * record["translation_retrieval"]["accuracy"]))
+    texts = record.get("held_out_text") or {}
+    figures += [(f"{_WORDS}{name}", one["loss"]) for name, one in texts.items()]
     return [(name, value) for name, value in figures if value == value]
 
 

@@ -16,17 +16,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ptm_plus.compose import Contribution
-from ptm_plus.data import Collator, held_out_rows
 from ptm_plus.errors import PtmPlusError
 from ptm_plus.files import read_json, write_whole
-from ptm_plus.masking import hide_attached, word_kind
 from ptm_plus.probes import (
     MENTIONS,
     RETRIEVAL,
     ProbeContext,
+    asked_texts,
+    masked_words,
     mention_answers,
-    predicted_sequences,
     translation_answers,
 )
 from ptm_plus.progress import Silent
@@ -61,10 +59,10 @@ class Measure:
 def outcomes(run: Run, tasks: Sequence[str] = (), seed: int = 0) -> dict[str, Any]:
     """Return every measure of a run, and how often its text mentions the entities asked for.
 
-    ``words/STREAM`` is the loss on words of held-out text, masked alike in every run: by the core's
-    own kind and one key, an entity whose words are masked being hidden, too. ``mentions/GROUP`` are
-    the questions of ``evaluate.mentions``; those about one set of entities belong together, in
-    whatever language they are asked, and over objects every entity that is asked for counts alike.
+    ``words/STREAM`` is the loss on words of held-out text, ``words/FILE`` that on a file of
+    ``evaluate.text``, masked alike in every run. ``mentions/GROUP`` are the questions of
+    ``evaluate.mentions``; those about one set of entities belong together, in whatever language
+    they are asked, and over objects every entity that is asked for counts alike.
     ``retrieval`` are the sentences of ``evaluate.pairs``.
 
     Args:
@@ -80,6 +78,8 @@ def outcomes(run: Run, tasks: Sequence[str] = (), seed: int = 0) -> dict[str, An
         for stream in run.prepared.streams:
             if run.prepared.stream_owners[stream] == CORE:
                 measures[f"words/{stream}"] = _masked_words(context, stream)
+        for name in asked_texts(run.settings.evaluate.text):
+            measures[f"words/{name}"] = _masked_words(context, name)
         if MENTIONS in run.prepared.sets:
             found, mentioned = _mentions(context)
             measures |= found
@@ -95,26 +95,11 @@ def outcomes(run: Run, tasks: Sequence[str] = (), seed: int = 0) -> dict[str, An
 
 
 def _masked_words(context: ProbeContext, stream: str) -> Measure:
-    run, settings = context.run, context.run.settings
-    plain = Collator(
-        run.collator.streams,
-        [Contribution(CORE, word_kind(settings.masking.unit))],
-        (),
-        run.collator.vocabulary,
-        seed=0,
-    )
-    data = run.prepared.streams[stream]
     sums: dict[int, list[float]] = defaultdict(list)
-    size = settings.batch.evaluated_tokens
-    for row in held_out_rows(data, size, settings.evaluate.sequences):
-        view = run.collator.view([row])
-        plan = hide_attached(view, plain.masks(view, settings.masking.rate), view.spans)
-        host = run.collator.complete(view, plan, run.collator.step_spans(stream, [row]))
-        losses, _ = context.scores(context.on_device(host))
-        numbers = view.numbers[predicted_sequences(host)]
+    for numbers, losses, _ in masked_words(context, stream):
         for number, loss in zip(numbers.tolist(), losses.tolist(), strict=True):
             sums[number].append(loss)
-    identity = np.asarray(data.store.identity)
+    identity = np.asarray(context.data(stream).store.identity)
     seen: Counter[str] = Counter()
     items = {}
     for number in sorted(sums):

@@ -35,6 +35,7 @@ def report_tables(report: Mapping[str, Any], folder: Path) -> Group:
         folder: the run folder.
     """
     parts: list[RenderableType] = [_losses(report)]
+    parts += list(_texts(report["evaluation"].get("held_out_text", {})))
     parts += list(_strata(report["strata"]))
     parts += list(_probes(report["probes"]))
     parts += list(_evaluation(report))
@@ -56,6 +57,17 @@ def _losses(report: Mapping[str, Any]) -> RenderableType:
     beside = ("last without plugins",) if other else ()
     headings = ("loss", "stream", "first", "last", "held out", *beside)
     return columns(headings, rows, right=headings[2:])
+
+
+def _texts(found: Mapping[str, Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """Show the losses on text that the user kept for measuring."""
+    rows = [
+        (name, _decimals(one["loss"]), _decimals(one["accuracy"]), number(one["tokens"]))
+        for name, one in found.items()
+    ]
+    if rows:
+        headings = ("held-out text", "loss", "accuracy", "masked tokens")
+        yield columns(headings, rows, right=headings[1:])
 
 
 def _strata(strata: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -113,7 +125,7 @@ def _decimals(value: Any) -> str:
 
 
 def _evaluation(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    shown = {"held_out", "masked_mentions", "translation_retrieval"}  # in the tables above
+    shown = {"held_out", "held_out_text", "masked_mentions", "translation_retrieval"}  # above
     figures = {name: one for name, one in report["evaluation"].items() if name not in shown}
     rows = [(name.replace("_", " "), words) for name, words in readable(figures)]
     if rows:

@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from ptm_plus.ablation.comparisons import ROLES
+from ptm_plus.ablation.curves import unit_of
 from ptm_plus.pages.page import figures, folded, page, plot, table, words
 from ptm_plus.pages.plots import Interval, forest, lines
 
@@ -181,13 +182,13 @@ def _curves(document: Mapping[str, Any], curves: Mapping[str, Mapping[str, Any]]
     )
     for name, of_arms in curves.items():
         yield f"<h3>{escape(name)}</h3>"
-        yield plot(lines(of_arms, "seconds in steps", "points"))
+        yield plot(lines(of_arms, "seconds in steps", unit_of(name)))
     rows = [
-        (escape(name), f"{one['seconds']:,.0f}", escape(arm), f"{mean:.1f}")
+        (escape(f"{name} ({unit_of(name)})"), f"{one['seconds']:,.0f}", escape(arm), f"{mean:.3g}")
         for name, one in document["equal_time"].items()
         for arm, mean in one["means"].items()
     ]
-    heads = ("figure", "seconds", "arm", "points at equal time")
+    heads = ("figure", "seconds", "arm", "at equal time")
     yield from folded("at equal time", table(heads, rows))
 
 

@@ -74,7 +74,7 @@ def _losses(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> 
                 if value is not None:
                     logged.setdefault(name, []).append((record["step"], value))
     yield plot(lines(logged, "step", "training loss (nats)"))
-    held_out = _curves(records, lambda record: _losses_of(record.get("held_out") or {}))
+    held_out = _curves(records, _losses_of)
     if any(len(points) > 1 for points in held_out.values()):
         yield plot(lines(held_out, "step", "held-out loss (nats)"))
     of_end = report["evaluation"].get("held_out", {})
@@ -92,8 +92,13 @@ def _losses(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> 
     yield from table(("objective", "stream", "first", "last", "held out"), rows)
 
 
-def _losses_of(held_out: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in held_out.items() if name.count("/") == 1}
+def _losses_of(record: Mapping[str, Any]) -> dict[str, float]:
+    held_out = (record.get("held_out") or {}).items()
+    texts = (record.get("held_out_text") or {}).items()
+    return {
+        **{name: value for name, value in held_out if name.count("/") == 1},
+        **{name: found["loss"] for name, found in texts},
+    }
 
 
 def _curves(records: Sequence[Mapping[str, Any]], read: Any) -> dict[str, list[Any]]:
