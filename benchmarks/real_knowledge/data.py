@@ -192,8 +192,8 @@ def write_inputs(data: Path, folder: Path) -> dict[str, Any]:
     labelled = list(relation_rows(rows, pairs))
     graph = read_triples(data / "kg" / "wikidata-merged" / "train.tsv.xz")
     kept = kept_triples(graph, pairs)
-    _write_rows(folder / "text.jsonl", rows)
-    _write_rows(folder / "relations.jsonl", labelled)
+    write_rows(folder / "text.jsonl", rows)
+    write_rows(folder / "relations.jsonl", labelled)
     write_triples(folder / "graph.tsv", kept)
     known = {entity for head, _, tail in kept for entity in (head, tail)}
     return {
@@ -234,6 +234,7 @@ def write_shuffled(graph: Path, target: Path, seed: int) -> None:
     write_triples(target, shuffled_triples(read_triples(graph), seed))
 
 
-def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write JSON lines."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
