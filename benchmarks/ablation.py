@@ -51,6 +51,9 @@ LANGUAGES = real_languages.TRAINED
 MOST = {"facts": 1_000, "relation": 3_000, "heads": 900}
 """Questions of a group of facts, and sentences that a task learns from: they cost time."""
 
+EVALUATIONS = 3
+"""Of each run, while it is trained."""
+
 GENERAL_TOKENS = 3_000_000
 """That the encoder is trained on before it goes on to the domain."""
 
@@ -239,7 +242,7 @@ def ablate(bench: Bench, name: str) -> dict[str, Any]:
     base = {key: value for key, value in settings.items() if key not in ("plugins", "plugin")}
     plan = bench.output / "plans" / f"{name}.toml"
     steps = once(plan.with_suffix(".json"), partial(planned_steps, plan, base, bench.tokens))
-    settings["train"]["steps"] = steps
+    settings["train"] |= {"steps": steps, "evaluate_every": steps // EVALUATIONS}
     file.write_text(tomli_w.dumps(settings), encoding="utf-8")
     output = bench.output / name
     tasks = [part for kind in kinds for part in ("--task", task(bench.inputs(name), kind))]

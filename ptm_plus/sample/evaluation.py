@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -19,6 +19,7 @@ from ptm_plus.sample.world import (
     state,
     state_pair,
 )
+from ptm_plus.word_draws import draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +87,28 @@ def retrieval_pairs(world: World) -> list[Example]:
     return pairs
 
 
-def head_questions(world: World, half: Half) -> Iterator[dict[str, object]]:
-    """Yield sentences that state facts that only the graph holds, with the head of every word.
+def head_questions(world: World, half: Half) -> list[dict[str, object]]:
+    """Return sentences that state facts that only the graph holds, with the head of every word.
 
     Args:
         world: the world; its text has the same patterns with other facts.
         half: of the facts.
 
-    Yields:
-        Rows of the task ``heads``: ``lang``, ``tokens`` and ``heads``, from 1, 0 for the root.
+    Returns:
+        Rows of the task ``heads``: ``lang``, ``tokens`` and ``heads``, from 1, 0 for the root; in
+        keyed order, so that any stretch of them is a fair sample.
     """
+    found: dict[str, dict[str, object]] = {}
     asked = [fact for fact in world.facts if not fact.in_text and fact.half == half]
     patterns = range(1, 1 + len(PATTERNS))
     for fact, language, pattern in product(asked, LANGUAGES, patterns):
         if can_state(fact, language, world.names):
             text, spans = state(fact, language, pattern, world.names)
             name = "/".join(["heads", language, *fact.triple, str(pattern)])
-            found = parsed(fact, Example(name, {"text": text}, {"text": language}, spans))
-            if found is not None:
-                yield {"lang": language, "tokens": found[0], "heads": found[1]}
+            tree = parsed(fact, Example(name, {"text": text}, {"text": language}, spans))
+            if tree is not None:
+                found[name] = {"lang": language, "tokens": tree[0], "heads": tree[1]}
+    return [found[name] for name in sorted(found, key=lambda one: draw(world.seed, one))]
 
 
 def asked_object(example: Example) -> str:
