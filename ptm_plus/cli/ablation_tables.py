@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _EFFECTS = {"better": "green", "worse": "red", "none": "dim"}
 
+_OVER_NONE = ("plugin", "placebo", "all")
+"""Roles of comparisons with the run without plugins."""
+
 
 def plan_document(request: Request, planned: Sequence[PlannedArm]) -> dict[str, Any]:
     """Return a plan as plain values."""
@@ -69,27 +72,58 @@ def plan_words(plan: Mapping[str, Any]) -> str:
 
 
 def ablation_tables(document: Mapping[str, Any], folder: Path) -> Group:
-    """Return what an ablation found for a console."""
-    parts: list[RenderableType] = [_means(document), _cost(document), _differences(document)]
+    """Return what an ablation found for a console: of each measure with an effect, a table."""
+    moved = {one["measure"] for one in document["comparisons"] if one["effect"] != "none"}
+    measures = [one for one in document["measures"] if one["name"] in moved]
+    still = [one["name"] for one in document["measures"] if one["name"] not in moved]
+    parts: list[RenderableType] = [_cost(document), *(_measure(document, one) for one in measures)]
+    seeds, count = len(document["seeds"]), len(document["comparisons"])
+    how = f"95 % intervals, paired over {seeds} seeds and items; effects by p corrected for {count}"
+    parts.append(named_rows("", [("differences", f"{how} comparisons (Holm)")]))
+    if still:
+        parts.append(named_rows("", [("no effect in", "; ".join(still))]))
     blind = [one for one in document["resolution"] if not one["would_be_seen"]]
     if blind:
         rows = [(one["placebo"], f"too wide to tell on {one['measure']}") for one in blind]
         parts.append(named_rows("half of the plugin's effect would not have been seen", rows))
     verdicts = [(one["plugin"], one["words"]) for one in document["verdicts"]]
     parts.append(named_rows("verdict", verdicts))
-    parts.append(named_rows("", [("all figures", str(folder / "ablation.json"))]))
+    files = [
+        ("all figures", str(folder / "ablation.json")),
+        ("as a page", f"ptm-plus report {folder}"),
+    ]
+    parts.append(named_rows("", files))
     return Group(*parts)
 
 
-def _means(document: Mapping[str, Any]) -> RenderableType:
-    measures = document["measures"]
-    rows = []
-    for arm in document["arms"]:
-        cells = [_mean(one, arm["name"]) for one in measures]
-        rows.append((arm["name"], *cells))
-    headings = ("arm", *(f"{one['name']} ({one['unit']})" for one in measures))
-    title = f"mean over {len(document['seeds'])} seeds (least – most)"
+def _measure(document: Mapping[str, Any], measure: Mapping[str, Any]) -> RenderableType:
+    """Show the means of a measure by arm, what each gains over none, and what it lacks."""
+    own = [one for one in document["comparisons"] if one["measure"] == measure["name"]]
+    gains = {one["arm"]: one for one in own if one["role"] in _OVER_NONE}
+    lacks = {one["against"]: one for one in own if one["role"] not in _OVER_NONE}
+    rows = [
+        (
+            arm["name"],
+            _mean(measure, arm["name"]),
+            _difference(gains.get(arm["name"])),
+            _difference(lacks.get(arm["name"])),
+        )
+        for arm in document["arms"]
+    ]
+    headings = ("arm", "mean (least – most)", "over none", "plugin, or all, over it")
+    better = "more" if measure["higher_is_better"] else "less"
+    title = f"{measure['name']}, {measure['unit']}, {better} is better"
     return columns(headings, rows, right=headings[1:], title=title)
+
+
+def _difference(found: Mapping[str, Any] | None) -> Text:
+    if found is None:
+        return Text("")
+    pattern = "{:+.1f}" if found["unit"] == "points" else "{:+.3f}"
+    mean, low, high = (pattern.format(one) for one in (found["difference"], *found["interval"]))
+    effect = found["effect"]
+    said = "" if effect == "none" else f" {effect}"
+    return Text(f"{mean} ({low} to {high}){said}", style=_EFFECTS[effect])
 
 
 def _mean(measure: Mapping[str, Any], arm: str) -> str:
@@ -115,24 +149,3 @@ def _cost(document: Mapping[str, Any]) -> RenderableType:
     ]
     headings = ("arm", "placebo", "tokens", "tokens/s", "of none", "memory")
     return columns(headings, rows, right=headings[2:], title="cost")
-
-
-def _differences(document: Mapping[str, Any]) -> RenderableType:
-    rows = []
-    for one in document["comparisons"]:
-        pattern = "{:+.1f}" if one["unit"] == "points" else "{:+.3f}"
-        low, high = (pattern.format(value) for value in one["interval"])
-        rows.append(
-            (
-                one["measure"],
-                f"{one['arm']} − {one['against']}",
-                pattern.format(one["difference"]),
-                f"{low} to {high}",
-                f"{one['corrected_p']:.3f}",
-                Text(one["effect"], style=_EFFECTS[one["effect"]]),
-            )
-        )
-    headings = ("measure", "difference", "mean", "95 %", "p", "effect")
-    count = len(document["comparisons"])
-    title = f"paired over seeds and items; p corrected for {count} comparisons (Holm)"
-    return columns(headings, rows, right=("mean", "95 %", "p"), title=title)
